@@ -1,0 +1,30 @@
+"""Fixtures every test may use. Servers and browsers are provided by `tests/provision`."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["tests.provision.browser_fixtures", "tests.provision.postgres_fixtures"]
+
+# Everything the product reads from its environment: a developer's own settings must not reach a test.
+SETTINGS = (
+    "API_AUTH_ENABLED",
+    "API_KEYS_JSON",
+    "CORS_ORIGINS",
+    "DATABASE_URL",
+    "DEMO_OPERATOR_KEY",
+    "HOST",
+    "LOG_LEVEL",
+    "ORCHESTRATEOS_API_KEY",
+    "ORCHESTRATEOS_API_URL",
+    "PORT",
+    "RESUME_ENGINE_LEASE_SECONDS",
+    "SECRET_KEY",
+)
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start every test with no setting in the environment."""
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
