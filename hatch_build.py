@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +49,18 @@ def vendor_assets(target: Path) -> None:
     source = donor_folder()
     target.mkdir(parents=True, exist_ok=True)
     for inside, (name, expected) in VENDORED.items():
-        found = hashlib.sha256((source / inside).read_bytes()).hexdigest()
+        content = (source / inside).read_bytes()
+        found = hashlib.sha256(content).hexdigest()
         if found != expected:
             raise RuntimeError(f"{name} from {DONOR}: SHA-256 is {found}, expected {expected}; build stopped")
-        shutil.copyfile(source / inside, target / name)
-    (target / "NOTICE").write_text(NOTICE, encoding="utf-8")
+        write_if_changed(target / name, content)
+    write_if_changed(target / "NOTICE", NOTICE.encode())
+
+
+def write_if_changed(path: Path, content: bytes) -> None:
+    """Leave an equal file alone: a server of this checkout may be reading it."""
+    if not path.exists() or path.read_bytes() != content:
+        path.write_bytes(content)
 
 
 def donor_folder() -> Path:

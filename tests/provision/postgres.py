@@ -139,7 +139,9 @@ class OwnServer:
             if "ready to accept connections" in log.read_text(errors="replace"):
                 return
             time.sleep(0.05)
-        raise PostgresUnavailable(f"PostgreSQL did not start; its log says:\n{log.read_text(errors='replace')}")
+        raise PostgresUnavailable(
+            f"PostgreSQL did not start; its log says:\n{log.read_text(errors='replace')}"
+        )
 
     def _process_options(self) -> dict[str, Any]:
         """Run as the unprivileged user where needed, away from a directory that user may not read."""
