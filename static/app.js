@@ -1,0 +1,215 @@
+// Comforts on top of pages that work without any script. Nothing here decides, and nothing is loaded from elsewhere.
+(() => {
+  "use strict";
+  const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+  const say = (text) => { document.getElementById("say").textContent = text; };
+
+  // Times: the same words as presentation.age, and the reader's own clock in place of UTC.
+  const ageWords = (seconds) => {
+    const s = Math.max(0, Math.floor(seconds)), m = Math.floor(s / 60), h = Math.floor(s / 3600), d = Math.floor(s / 86400);
+    if (s < 60) return `${s} s`;
+    if (s < 3600) return `${m} min`;
+    if (s < 86400) return `${h} h ${m % 60} m`;
+    return d < 14 ? `${d} d ${h % 24} h` : `${d} d`;
+  };
+  const agoWords = (seconds) => Math.abs(seconds) < 5 ? "just now"
+    : seconds > 0 ? `${ageWords(seconds)} ago` : `in ${ageWords(-seconds)}`;
+  const zoneOf = (moment) => new Intl.DateTimeFormat("en", { timeZoneName: "short" })
+    .formatToParts(moment).find((part) => part.type === "timeZoneName").value;
+  const write = (node, text) => { if (node.textContent !== text) node.textContent = text; };
+  const freshen = (root = document) => {
+    const now = Date.now();
+    for (const node of all("time[data-ago]", root)) write(node, agoWords((now - Date.parse(node.dateTime)) / 1000));
+    for (const node of all("time[data-age]", root)) write(node, ageWords((now - Date.parse(node.dateTime)) / 1000));
+  };
+  const localise = (root = document) => {
+    for (const node of all("time[data-at]", root)) {
+      const moment = new Date(node.dateTime);
+      if (!moment.getTimezoneOffset()) continue;
+      const clock = moment.toLocaleTimeString("sv-SE");
+      const day = node.dataset.at === "day" ? `${moment.toLocaleDateString("sv-SE")} ` : "";
+      write(node, `${day}${clock} ${zoneOf(moment)}`);
+    }
+  };
+  setInterval(() => { if (!document.hidden) freshen(); }, 10000);
+
+  // A part that somebody works in is never replaced behind their back.
+  const reachable = "a,button,input,select,textarea,summary,[tabindex='0']";
+  const changed = (control) => {
+    if (control.type === "hidden" || control.type === "submit") return false;
+    if (control.type === "checkbox" || control.type === "radio") return control.checked !== control.defaultChecked;
+    if (control.tagName === "SELECT") {
+      return control.selectedIndex !== Math.max(0, [...control.options].findIndex((option) => option.defaultSelected));
+    }
+    return control.value !== control.defaultValue;
+  };
+  const busy = (part) => {
+    const active = document.activeElement, selection = getSelection();
+    return (part.contains(active) && active.matches(reachable))
+      || part.querySelector("details[data-touched]") !== null
+      || all("input,select,textarea", part).some(changed)
+      || (!selection.isCollapsed && part.contains(selection.anchorNode));
+  };
+  document.addEventListener("click", (event) => {
+    const summary = event.target.closest("summary");
+    if (summary) summary.parentElement.toggleAttribute("data-touched", !summary.parentElement.open);
+  });
+
+  // `data-live` marks parts that renew themselves; "keyed" ones row by row ([data-k] with id and data-v).
+  const renewRows = (part, html) => {
+    const fresh = new DOMParser().parseFromString(html, "text/html");
+    for (const next of all("[data-k]", fresh)) {
+      const old = document.getElementById(next.id);
+      if (!old || !part.contains(old) || old.dataset.v === next.dataset.v || busy(old)) continue;
+      old.replaceWith(next);
+      window.htmx.process(next);
+      settled(next);
+    }
+  };
+  document.addEventListener("htmx:configRequest", (event) => {
+    const { elt, verb, parameters, headers } = event.detail;
+    if (elt.matches("[data-live]")) headers["X-Live"] = "1";
+    if (verb === "get" && elt.matches("form")) {
+      for (const name of Object.keys(parameters)) if (parameters[name] === "") delete parameters[name];
+    }
+  });
+  document.addEventListener("htmx:beforeRequest", (event) => {
+    const { elt, target } = event.detail;
+    if (!elt.matches("[data-live]")) return;
+    if (document.hidden || (elt.dataset.live !== "keyed" && busy(target))) event.preventDefault();
+  });
+  document.addEventListener("htmx:beforeSwap", (event) => {
+    const { requestConfig, target, xhr } = event.detail;
+    const elt = requestConfig.elt;
+    if (!elt.matches("[data-live]")) return;
+    complain("");
+    if (xhr.status === 286 || !event.detail.shouldSwap) return;
+    if (xhr.status >= 400) event.detail.shouldSwap = false;
+    else if (elt.dataset.live === "keyed") {
+      event.detail.shouldSwap = false;
+      renewRows(elt, xhr.responseText);
+    } else if (busy(target)) event.detail.shouldSwap = false;
+  });
+
+  // What the server could not be asked is said in words, once.
+  const complain = (text, href, label) => {
+    let notice = document.getElementById("complaint");
+    if (!text) { if (notice) notice.remove(); return; }
+    if (!notice) {
+      notice = document.createElement("div");
+      notice.id = "complaint";
+      notice.className = "notice notice-red";
+      document.getElementById("flashes").append(notice);
+    }
+    const words = document.createElement("p");
+    words.append(text);
+    if (href) {
+      const link = document.createElement("a");
+      link.href = href;
+      link.textContent = label;
+      words.append(" ", link);
+    }
+    notice.replaceChildren(words);
+  };
+  document.addEventListener("htmx:sendError", (event) => {
+    complain(event.detail.elt.matches("[data-live]")
+      ? "The server cannot be reached: this page is not up to date."
+      : "The server cannot be reached. Reload before you try again: it is not known whether this arrived.");
+  });
+  document.addEventListener("htmx:responseError", (event) => {
+    const status = event.detail.xhr.status;
+    if (status === 401) {
+      const back = encodeURIComponent(location.pathname + location.search);
+      complain("You are signed out. Nothing was changed.", `/login?next=${back}`, "Sign in");
+    } else complain(`The server answered with an error (${status}). Reload to see what is recorded.`);
+  });
+
+  // Typing a name to confirm: the button waits for it; the server checks it again.
+  const confirmable = (root = document) => {
+    for (const control of all("[data-confirm]", root)) {
+      const button = control.form && control.form.querySelector("[data-needs-confirm]");
+      if (button) button.disabled = control.value.trim() !== control.dataset.confirm;
+    }
+  };
+  document.addEventListener("input", (event) => {
+    if (event.target.matches("[data-confirm]")) confirmable(event.target.form);
+  });
+
+  // Copying ids.
+  const copy = async (text) => {
+    if (navigator.clipboard && window.isSecureContext) return navigator.clipboard.writeText(text);
+    const holder = document.createElement("textarea");
+    holder.value = text;
+    document.body.append(holder);
+    holder.select();
+    document.execCommand("copy");
+    holder.remove();
+  };
+  document.addEventListener("click", async (event) => {
+    const button = event.target.closest("[data-copy]");
+    if (!button) return;
+    await copy(button.dataset.copy);
+    say(`Copied ${button.dataset.copy}`);
+    button.classList.add("copied");
+    setTimeout(() => button.classList.remove("copied"), 1200);
+  });
+
+  // Theme: the server keeps the choice, the page need not be loaded again.
+  document.addEventListener("submit", async (event) => {
+    const form = event.target;
+    if (!form.matches("[data-theme-form]") || !event.submitter) return;
+    event.preventDefault();
+    const theme = event.submitter.value;
+    document.documentElement.dataset.theme = theme;
+    for (const button of all("[name=theme]", form)) button.setAttribute("aria-pressed", String(button.value === theme));
+    await fetch(form.action, { method: "POST", body: new FormData(form, event.submitter), redirect: "manual" });
+  });
+
+  // Menus close by Escape and by a click elsewhere.
+  const closeMenus = (except) => {
+    for (const menu of all("details.menu[open]")) if (menu !== except) menu.open = false;
+  };
+  document.addEventListener("click", (event) => closeMenus(event.target.closest("details.menu")));
+
+  // Keyboard. Single keys only move; none of them decides anything.
+  const pages = { o: "/", r: "/runs", g: "/gates", a: "/audit" };
+  const typing = (node) => node.matches("input:not([type=checkbox]),select,textarea");
+  const move = (by) => {
+    const links = all("[data-row]").filter((row) => row.offsetParent !== null)
+      .map((row) => row.matches("a") ? row : row.querySelector("a")).filter(Boolean);
+    if (!links.length) return;
+    const row = document.activeElement.closest("[data-row]");
+    const at = row ? links.findIndex((link) => row.contains(link)) : -1;
+    links[at < 0 ? (by > 0 ? 0 : links.length - 1) : Math.min(links.length - 1, Math.max(0, at + by))].focus();
+  };
+  const openKeys = () => document.getElementById("keys")?.showModal();
+  document.addEventListener("click", (event) => { if (event.target.closest("[data-dialog=keys]")) openKeys(); });
+  let afterG = 0;
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    if (event.key === "Escape") {
+      const menu = document.activeElement.closest("details.menu[open]");
+      closeMenus();
+      if (menu) menu.querySelector("summary").focus();
+      return;
+    }
+    if (typing(event.target) || document.querySelector("dialog[open]")) return;
+    const key = event.key;
+    if (event.timeStamp - afterG < 1200 && afterG && pages[key]) {
+      afterG = 0;
+      location.assign(pages[key]);
+    } else if (key === "g") afterG = event.timeStamp;
+    else if (key === "j") move(1);
+    else if (key === "k") move(-1);
+    else if (key === "?") openKeys();
+    else if (key === "/") {
+      event.preventDefault();
+      const search = document.getElementById("search");
+      if (search) { search.focus(); search.select(); }
+    }
+  });
+
+  const settled = (root) => { freshen(root); localise(root); confirmable(root); };
+  document.addEventListener("htmx:afterSettle", (event) => settled(event.detail.elt.parentElement || document));
+  settled();
+})();

@@ -1,0 +1,38 @@
+"""The colour scheme a person chose: kept in a cookie that the server reads, so that no page flashes."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from flask import Blueprint, Response, abort, redirect, request
+
+from webapp.permissions import public
+from webapp.presentation import THEME_COOKIE, THEMES
+
+ONE_YEAR_S = 365 * 86_400
+
+blueprint = Blueprint("theme", __name__)
+
+
+@blueprint.post("/theme")
+@public
+def choose() -> Response:
+    """Keep the chosen theme and go back to the page it was chosen on."""
+    theme = request.form.get("theme", "")
+    if theme not in THEMES:
+        abort(400, f"theme: expected one of {', '.join(THEMES)}")
+    response = redirect(own_path(request.form.get("next", "/")), 303)
+    if theme == "system":
+        response.delete_cookie(THEME_COOKIE, samesite="Lax", httponly=True, secure=request.is_secure)
+    else:
+        response.set_cookie(
+            THEME_COOKIE, theme, max_age=ONE_YEAR_S, samesite="Lax", httponly=True, secure=request.is_secure
+        )
+    return response  # type: ignore[return-value]
+
+
+def own_path(address: str) -> str:
+    """Return `address` if it is a plain path on this site, else `/`."""
+    parts = urlsplit(address)
+    plain = address.isprintable() and "\\" not in address and not parts.scheme and not parts.netloc
+    return address if plain and address.startswith("/") and not address.startswith("//") else "/"
