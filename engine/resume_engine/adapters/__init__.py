@@ -1,0 +1,1 @@
+"""Wrappers for other frameworks; one file per framework."""

@@ -1,0 +1,1 @@
+"""Records, rules and the engine; nothing here knows a database or a web framework."""

@@ -1,0 +1,248 @@
+"""Every error the engine raises.
+
+ResumeEngineError
+├── RunNotFoundError                 no run has this id
+├── RunExistsError                   the run id is taken
+├── RunFinishedError                 the run is completed or cancelled: nothing more is written
+├── RunBusyError                     another executor is working on the run
+├── StaleRunError                    the run moved on since it was read
+├── ResumeBlockedError               a gate is closed; carries `blockers`
+├── InvalidValueError (ValueError)   a value that cannot be accepted; names the field
+│   ├── UnknownEnvironmentError
+│   └── InputNotSerializableError    the input of a step is not JSON; the step was not called
+├── StepOutputError                  the step ran, its output cannot be recorded
+│   ├── OutputNotDictError
+│   └── OutputNotSerializableError
+├── WorkflowMismatchError            the steps given are not those of the record
+├── InputMismatchError               the input given is not the one recorded
+├── ReplayDivergenceError            a replay left the record
+├── IdempotencyCollisionError        one key, two different steps
+├── DecisionError                    a decision was not recorded
+│   ├── NothingToDecideError         no gate of this kind is closed
+│   ├── AlreadyDecidedError          someone decided this failure event before
+│   ├── FailureMovedOnError          the failure shown is not the run's current one
+│   ├── DecisionNotAllowedError      the role may not decide
+│   └── DecisionInputError (InvalidValueError)  a note, reason or confirmation is missing or wrong
+└── SchemaError                      the database schema does not fit this release
+    ├── SchemaOutdatedError
+    └── SchemaTooNewError
+
+Messages give run, step, expected, found and the next thing to do. No HTTP codes here: `webapp.errors` maps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resume_engine.core.decisions import Decision
+    from resume_engine.core.resume_gates import ResumeBlocker
+
+
+class ResumeEngineError(Exception):
+    """Base of every error raised by the engine."""
+
+
+class InvalidValueError(ResumeEngineError, ValueError):
+    """Report a value that cannot be accepted, by field."""
+
+    def __init__(self, field: str, message: str) -> None:
+        self.field = field
+        super().__init__(f"{field}: {message}")
+
+
+class UnknownEnvironmentError(InvalidValueError):
+    """Report an environment that is not dev, staging or prod."""
+
+    def __init__(self, value: object, known: Sequence[str]) -> None:
+        super().__init__("environment", f"{value!r} is unknown; use one of {', '.join(known)}")
+
+
+class RunNotFoundError(ResumeEngineError, ValueError):
+    """Report a run id that no run has. (A ValueError too, as 0.2.0 raised.)"""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"Run not found: {run_id}. Check the id, or list runs with `resume-engine runs list`.")
+
+
+class RunExistsError(ResumeEngineError, ValueError):
+    """Report a run id that is already taken. (A ValueError too, as 0.2.0 raised.)"""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"Run already exists: {run_id}. Resume it, or start a run with another id.")
+
+
+class RunFinishedError(ResumeEngineError):
+    """Report work on a run that is completed or cancelled."""
+
+    def __init__(self, run_id: str, status: str) -> None:
+        self.run_id, self.status = run_id, status
+        super().__init__(f"Run {run_id} is {status}: nothing more is written to it. Start a new run instead.")
+
+
+class RunBusyError(ResumeEngineError):
+    """Report a run that another executor is working on."""
+
+    def __init__(self, run_id: str, owner: str, until: datetime | None) -> None:
+        self.run_id, self.owner, self.until = run_id, owner, until
+        ends = f", whose claim ends at {until.isoformat()}" if until else ""
+        super().__init__(f"Run {run_id} is being executed by {owner}{ends}. Wait, then look at the run again.")
+
+
+class StaleRunError(ResumeEngineError):
+    """Report a write that was based on an outdated view of the run; nothing was written."""
+
+    def __init__(self, run_id: str, expected: str, found: str) -> None:
+        self.run_id = run_id
+        super().__init__(
+            f"Run {run_id} moved on: expected {expected}, found {found}. Nothing was written; read the run again."
+        )
+
+
+class ResumeBlockedError(ResumeEngineError):
+    """Report closed gates; `blockers` says which decisions are missing."""
+
+    def __init__(self, blockers: list[ResumeBlocker]) -> None:
+        self.blockers = blockers
+        super().__init__("Resume blocked: " + "; ".join(f"{b.required_action} ({b.message})" for b in blockers))
+
+
+class InputNotSerializableError(InvalidValueError):
+    """Report a step input that JSON cannot hold; the step function was not called."""
+
+    def __init__(self, run_id: str, step_name: str, step_index: int, reason: str) -> None:
+        super().__init__(
+            "input_data",
+            f"the input of step {step_index} {step_name!r} of run {run_id} is not JSON ({reason}); "
+            "the step was not called. Pass strings, numbers, booleans, lists and dicts.",
+        )
+
+
+class StepOutputError(ResumeEngineError):
+    """Report an output that cannot be recorded although the step ran to its end."""
+
+
+class OutputNotDictError(StepOutputError, TypeError):
+    """Report a step that returned something other than a dict."""
+
+    def __init__(self, run_id: str, step_name: str, step_index: int, found: str) -> None:
+        super().__init__(
+            f"Step {step_index} {step_name!r} of run {run_id} returned {found}, expected a dict. "
+            "Its side effects may have happened; return a dict, compensate, then resume."
+        )
+
+
+class OutputNotSerializableError(StepOutputError, TypeError):
+    """Report a step whose output JSON cannot hold."""
+
+    def __init__(self, run_id: str, step_name: str, step_index: int, reason: str) -> None:
+        super().__init__(
+            f"Step {step_index} {step_name!r} of run {run_id} returned a dict that JSON cannot hold ({reason}). "
+            "Its side effects may have happened; return plain JSON values, compensate, then resume."
+        )
+
+
+class WorkflowMismatchError(ResumeEngineError):
+    """Report a workflow whose steps are not those of the record."""
+
+    def __init__(self, run_id: str, step_index: int, expected: str, found: str) -> None:
+        self.run_id, self.step_index, self.expected, self.found = run_id, step_index, expected, found
+        super().__init__(
+            f"Run {run_id}, step {step_index}: the record says {expected}, the workflow given says {found}. "
+            "Resume with the workflow that started the run, or start a new run."
+        )
+
+
+class InputMismatchError(ResumeEngineError):
+    """Report an initial input that is not the one the run was started with."""
+
+    def __init__(self, run_id: str, expected_hash: str, found_hash: str) -> None:
+        super().__init__(
+            f"Run {run_id} was started with another initial input (recorded hash {expected_hash[:12]}, "
+            f"given {found_hash[:12]}). Leave initial_input out to go on with the recorded one."
+        )
+
+
+class ReplayDivergenceError(ResumeEngineError):
+    """Report the first place where a replay leaves the record."""
+
+    def __init__(self, run_id: str, step_index: int, step_name: str, difference: str) -> None:
+        self.run_id, self.step_index, self.step_name = run_id, step_index, step_name
+        super().__init__(f"Replay of run {run_id} diverges at step {step_index} {step_name!r}: {difference}")
+
+
+class IdempotencyCollisionError(ResumeEngineError):
+    """Report one idempotency key claimed by two different steps."""
+
+
+class DecisionError(ResumeEngineError):
+    """Base of the reasons why a decision was not recorded; nothing was changed."""
+
+
+class NothingToDecideError(DecisionError, ValueError):
+    """Report a decision for which no gate is closed. (A ValueError too, as 0.2.0 raised.)"""
+
+    def __init__(self, run_id: str, kind: str, reason: str) -> None:
+        self.run_id, self.kind = run_id, kind
+        super().__init__(f"Run {run_id}: there is nothing to decide by {kind}: {reason}. Nothing was changed.")
+
+
+class AlreadyDecidedError(DecisionError, ValueError):
+    """Report that someone else decided this failure event first; `decision` is theirs."""
+
+    def __init__(self, decision: Decision) -> None:
+        self.decision = decision
+        super().__init__(
+            f"Run {decision.run_id}, failure {decision.failure_key}: already decided ({decision.kind}) "
+            f"by {decision.actor} at {decision.decided_at.isoformat()}. Nothing was changed."
+        )
+
+
+class FailureMovedOnError(DecisionError):
+    """Report that the failure the decision was made for is no longer the run's current one."""
+
+    def __init__(self, run_id: str, shown: str, current: str | None, last_decision: Decision | None = None) -> None:
+        self.run_id, self.shown, self.current, self.last_decision = run_id, shown, current, last_decision
+        now = f"its current failure is {current}" if current else "it has no open failure now"
+        super().__init__(
+            f"Run {run_id} moved on: the decision was for failure {shown}, {now}. Nothing was changed; look again."
+        )
+
+
+class DecisionNotAllowedError(DecisionError):
+    """Report a role that may not decide gates."""
+
+    def __init__(self, actor: str, role: str, kind: str) -> None:
+        super().__init__(f"{actor} ({role}) may not decide {kind}: it needs the role operator. Nothing was changed.")
+
+
+class DecisionInputError(DecisionError, InvalidValueError):
+    """Report a missing or wrong note, reason, result or confirmation."""
+
+
+class SchemaError(ResumeEngineError):
+    """Base of the reasons why a database cannot be used with this release."""
+
+
+class SchemaOutdatedError(SchemaError):
+    """Report a database written by an older release."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        super().__init__(
+            f"The database schema is at {found}, this release needs {expected}. "
+            "Make a backup, then run `resume-engine db upgrade --database URL`."
+        )
+
+
+class SchemaTooNewError(SchemaError):
+    """Report a database written by a newer release."""
+
+    def __init__(self, found: str, expected: str) -> None:
+        super().__init__(
+            f"The database schema is at {found}, which this release (it knows up to {expected}) does not know. "
+            "Install the newer release of resume_engine."
+        )

@@ -1,0 +1,79 @@
+"""Replay: walk a workflow against its record without touching the outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from resume_engine.core.store import CheckpointStore
+from resume_engine.core.errors import ReplayDivergenceError, RunNotFoundError
+from resume_engine.core.idempotency import generate_idempotency_key, hash_input
+from resume_engine.core.run import Run
+from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.step import Step
+from resume_engine.core.step_record import StepKind, StepRecord
+
+
+def replay(
+    store: CheckpointStore, summary: RunSummary, steps: Sequence[Step], initial_input: dict[str, Any] | None
+) -> tuple[Run, str]:
+    """Return the run and its trace, every completed step checked against the workflow.
+
+    Names, order, inputs and keys are recomputed from the workflow and the recorded outputs; the first
+    difference raises `ReplayDivergenceError`. Nothing is written and no step function is called.
+    """
+    run = store.get_run(summary.run_id)
+    if run is None:
+        raise RunNotFoundError(summary.run_id)
+    completed = {s.step_index: s for s in run.steps if s.is_completed and s.kind is StepKind.STEP}
+    state = dict(_start(store, summary, completed, initial_input))
+    for index in range(max(completed, default=-1) + 1):
+        record = completed.get(index)
+        if record is None:
+            raise ReplayDivergenceError(run.run_id, index, "?", "the record has no completed attempt of it")
+        if index >= len(steps):
+            raise ReplayDivergenceError(run.run_id, index, record.step_name, f"the workflow has only {len(steps)} steps")
+        _check(run, record, steps[index], state)
+        state |= record.output_data or {}
+    return run, run.audit_trace()
+
+
+def _start(
+    store: CheckpointStore,
+    summary: RunSummary,
+    completed: dict[int, StepRecord],
+    initial_input: dict[str, Any] | None,
+) -> dict[str, Any]:
+    if initial_input is not None:
+        return initial_input
+    recorded = store.load_initial_input(summary.run_id)
+    if recorded is not None:
+        return recorded
+    return completed[0].input_data if 0 in completed else {}
+
+
+def _check(run: Run, record: StepRecord, step: Step, state: dict[str, Any]) -> None:
+    if step.name != record.step_name:
+        difference = f"recorded name {record.step_name!r}, workflow name {step.name!r}"
+        raise ReplayDivergenceError(run.run_id, record.step_index, step.name, difference)
+    input_hash = hash_input(state)
+    if input_hash != record.input_hash:
+        difference = f"recorded input {_differing(record.input_data, state)}"
+        raise ReplayDivergenceError(run.run_id, record.step_index, step.name, difference)
+    key = generate_idempotency_key(run.run_id, step.name, record.step_index, input_hash)
+    if key != record.idempotency_key:
+        difference = f"recorded key {record.idempotency_key[:12]}, recomputed {key[:12]}"
+        raise ReplayDivergenceError(run.run_id, record.step_index, step.name, difference)
+
+
+def _differing(recorded: dict[str, Any], found: dict[str, Any]) -> str:
+    names = sorted(set(recorded) | set(found), key=str)
+    parts = [
+        f"{name}: {recorded.get(name, '(absent)')!r:.80} -> {found.get(name, '(absent)')!r:.80}"
+        for name in names
+        if recorded.get(name, _ABSENT) != found.get(name, _ABSENT)
+    ]
+    return "differs from the replayed one at " + "; ".join(parts[:5])
+
+
+_ABSENT = object()

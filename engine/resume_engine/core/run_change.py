@@ -1,0 +1,29 @@
+"""One change of one run: what a store writes in one transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from resume_engine.core.audit import AuditEvent
+from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.step_record import StepRecord
+
+if TYPE_CHECKING:
+    from resume_engine.core.decisions import Decision
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunChange:
+    """Carry a run from `before` to `after`, with the record, decisions and events that belong to it.
+
+    A store writes all of it or nothing, and only while the run is still at `before.version`.
+    """
+
+    before: RunSummary
+    after: RunSummary
+    record: StepRecord | None = None
+    decisions: tuple[Decision, ...] = ()
+    events: tuple[AuditEvent, ...] = ()
+    initial_input: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None  # replaces the run's metadata when given

@@ -1,0 +1,168 @@
+"""An ordered workflow against its record: where it goes on, with which state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from resume_engine.core.store import CheckpointStore
+from resume_engine.core.errors import (
+    InputMismatchError,
+    InputNotSerializableError,
+    InvalidValueError,
+    WorkflowMismatchError,
+)
+from resume_engine.core.execution import RunExecution
+from resume_engine.core.failure_classifier import TransientStepError
+from resume_engine.core.idempotency import hash_input
+from resume_engine.core.payload import as_recorded
+from resume_engine.core.run import Environment, Run, RunStatus, parse_environment
+from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.step import Step
+from resume_engine.core.step_record import StepKind
+
+State = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Say which steps are left and what they start from.
+
+    `outputs` holds the outputs of completed steps by index; `retry_input` is the input recorded for
+    the failed attempt of step `first_index`, which is authoritative.
+    """
+
+    steps: Sequence[Step]
+    first_index: int
+    initial_input: State
+    outputs: dict[int, State]
+    retry_input: State | None
+
+
+def new_run(
+    workflow_name: str, run_id: str, metadata: State | None, environment: str | Environment | None
+) -> Run:
+    """Return a running run from what a caller gave; raise `InvalidValueError` naming the field."""
+    _check_text("workflow_name", workflow_name, 255)
+    _check_text("run_id", run_id, 36)
+    named = (metadata or {}).get("environment")
+    if environment is not None and named is not None and str(environment) != str(named):
+        raise InvalidValueError("environment", f"{environment!s} given, but metadata says {named!s}; give one of them")
+    chosen = environment if environment is not None else named if named is not None else Environment.DEV
+    return Run(
+        run_id=run_id,
+        workflow_name=workflow_name,
+        status=RunStatus.RUNNING,
+        metadata=_checked_metadata(metadata),
+        environment=parse_environment(chosen),
+    )
+
+
+def _checked_metadata(metadata: State | None) -> State:
+    try:
+        return as_recorded(dict(metadata or {}))
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise InvalidValueError("metadata", f"must be a JSON object: {problem}") from problem
+
+
+def _check_text(field: str, value: object, longest: int) -> None:
+    if not isinstance(value, str) or not value.strip() or len(value) > longest or "\x00" in value:
+        raise InvalidValueError(field, f"must be 1 to {longest} characters without NUL, found {value!r:.80}")
+
+
+def with_injected_failure(steps: Sequence[Step], index: int) -> Sequence[Step]:
+    """Return `steps` with the one at `index` failing as transient instead of running."""
+
+    def fail(_: State, __: str) -> State:
+        raise TransientStepError(f"Injected failure at step {index + 1}")
+
+    return [Step(s.name, fail) if i == index else s for i, s in enumerate(steps)]
+
+
+def plan(
+    store: CheckpointStore,
+    run: RunSummary,
+    steps: Sequence[Step],
+    initial_input: State | None,
+    start_index: int | None,
+) -> Plan:
+    """Read the record of `run` and return what is left of `steps`.
+
+    Raises `WorkflowMismatchError` when a completed step has another name than the step given for its
+    index, or has none; `InputMismatchError` when `initial_input` differs from the recorded one.
+    """
+    if start_index is not None and not 0 <= start_index <= len(steps):
+        raise InvalidValueError("start_index", f"must be from 0 to {len(steps)}, found {start_index}")
+    outputs: dict[int, State] = {}
+    first_input: State | None = None
+    if run.next_sequence:
+        for record in store.iter_steps(run.run_id, completed_only=True):
+            if record.kind is StepKind.STEP:
+                _check_name(run, record.step_index, record.step_name, steps)
+                outputs[record.step_index] = record.output_data or {}
+                first_input = record.input_data if record.step_index == 0 else first_input
+    first = next(i for i in range(start_index or 0, len(steps) + 1) if i not in outputs)
+    return Plan(
+        steps=steps,
+        first_index=first,
+        initial_input=_initial_input(store, run, initial_input, first_input),
+        outputs=outputs,
+        retry_input=_retry_input(store, run, first, steps),
+    )
+
+
+def _check_name(run: RunSummary, index: int, recorded: str, steps: Sequence[Step]) -> None:
+    if index >= len(steps):
+        raise WorkflowMismatchError(run.run_id, index, f"step {recorded!r}", f"only {len(steps)} steps")
+    if steps[index].name != recorded:
+        raise WorkflowMismatchError(run.run_id, index, repr(recorded), repr(steps[index].name))
+
+
+def _initial_input(
+    store: CheckpointStore, run: RunSummary, initial_input: State | None, first_input: State | None
+) -> State:
+    given = _as_recorded(run, initial_input)
+    if run.initial_input_hash is None:
+        return given if given is not None else first_input or {}
+    if given is not None and hash_input(given) != run.initial_input_hash:
+        raise InputMismatchError(run.run_id, run.initial_input_hash, hash_input(given))
+    return store.load_initial_input(run.run_id) or {}
+
+
+def _as_recorded(run: RunSummary, initial_input: State | None) -> State | None:
+    if initial_input is None:
+        return None
+    try:
+        return as_recorded(initial_input)
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise InputNotSerializableError(run.run_id, "initial_input", 0, str(problem)) from problem
+
+
+def _retry_input(store: CheckpointStore, run: RunSummary, first: int, steps: Sequence[Step]) -> State | None:
+    failure = run.failure
+    if failure is None or failure.step_index != first or first >= len(steps):
+        return None
+    if failure.step_name != steps[first].name:
+        if failure.step_name.startswith("__"):
+            return None  # the failure lay outside a step, so no step has an input recorded for it
+        raise WorkflowMismatchError(run.run_id, first, repr(failure.step_name), repr(steps[first].name))
+    failed = store.load_step(run.run_id, failure.sequence)
+    return failed.input_data if failed else None
+
+
+def walk(execution: RunExecution, plan: Plan) -> State:
+    """Execute what is left of a plan in order and return the final state."""
+    state = dict(plan.initial_input)
+    for index in range(plan.first_index):
+        state |= plan.outputs.get(index, {})
+    for index in range(plan.first_index, len(plan.steps)):
+        if index in plan.outputs:
+            state |= plan.outputs[index]
+            continue
+        if index == plan.first_index and plan.retry_input is not None:
+            state = dict(plan.retry_input)
+        step = plan.steps[index]
+        record = execution.execute(step.name, index, state, step.fn)
+        state |= record.output_data or {}
+    return state

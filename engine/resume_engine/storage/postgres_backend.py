@@ -1,0 +1,46 @@
+"""What is particular to PostgreSQL."""
+
+from __future__ import annotations
+
+from sqlalchemy import URL, Connection, create_engine, make_url, text
+from sqlalchemy.exc import IntegrityError
+
+from resume_engine.core.errors import InvalidValueError
+from resume_engine.storage.sql_store import SqlCheckpointStore
+
+_MIGRATION_LOCK_ID = 0x7265_7375_6D65  # "resume"
+
+
+class PostgresCheckpointStore(SqlCheckpointStore):
+    """Keep runs in PostgreSQL (`postgresql+psycopg2://user:password@host/database`).
+
+    Needs the extra `postgres`. READ COMMITTED is enough: every change is guarded by the run's version
+    and by unique keys.
+    """
+
+    def __init__(self, database_url: str) -> None:
+        super().__init__(
+            create_engine(
+                postgres_url(database_url),
+                pool_size=10,
+                pool_pre_ping=True,
+                connect_args={"connect_timeout": 10, "application_name": "resume_engine"},
+            )
+        )
+
+    def _migration_lock(self, conn: Connection) -> None:
+        conn.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _MIGRATION_LOCK_ID})
+
+    def _violated(self, error: IntegrityError) -> str:
+        diagnostics = getattr(error.orig, "diag", None)
+        return str(getattr(diagnostics, "constraint_name", None) or "")
+
+
+def postgres_url(database_url: str) -> URL:
+    """Return the URL with the psycopg2 driver named; `postgres://` and `postgresql://` are understood."""
+    url = make_url(database_url)
+    if url.get_backend_name() not in ("postgres", "postgresql"):
+        raise InvalidValueError("database_url", f"expected postgresql+psycopg2://..., found {url.drivername}://")
+    if url.drivername in ("postgres", "postgresql"):
+        url = url.set(drivername="postgresql+psycopg2")
+    return url

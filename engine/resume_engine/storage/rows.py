@@ -1,0 +1,255 @@
+"""Rows to records and back; rows never leave the storage package."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import Row
+
+from resume_engine.core.audit import AuditEvent
+from resume_engine.core.decisions import Decision, DecisionKind
+from resume_engine.core.payload import encode
+from resume_engine.core.resume_gates import GateAction
+from resume_engine.core.run import Environment, Run, RunStatus
+from resume_engine.core.run_summary import Failure, RunSummary
+from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
+from resume_engine.storage.schema import runs
+
+AnyRow = Row[Any]
+
+SUMMARY_COLUMNS = [
+    column for column in runs.c if column.name not in ("metadata_json", "initial_input_json")
+]
+
+
+def summary_from_row(row: AnyRow) -> RunSummary:
+    """Return the summary held by a row of `SUMMARY_COLUMNS`."""
+    return RunSummary(
+        run_id=row.run_id,
+        workflow_name=row.workflow_name,
+        status=RunStatus(row.status),
+        environment=Environment(row.environment),
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        steps_completed=row.steps_completed,
+        steps_total=row.steps_total,
+        next_sequence=row.next_sequence,
+        resume_from_index=row.resume_from_index,
+        failure=_failure_from_row(row),
+        blocked_by=_split_actions(row.blocked_by),
+        blocked_since=row.blocked_since,
+        cleared_by=row.cleared_by,
+        cleared_at=row.cleared_at,
+        lease_owner=row.lease_owner,
+        lease_token=row.lease_token,
+        lease_expires_at=row.lease_expires_at,
+        finished_at=row.finished_at,
+        started_by=row.started_by,
+        initial_input_hash=row.initial_input_hash,
+        version=row.version,
+    )
+
+
+def _failure_from_row(row: AnyRow) -> Failure | None:
+    if row.failure_sequence is None:
+        return None
+    return Failure(
+        step_index=row.failure_step_index,
+        step_name=row.failure_step_name,
+        sequence=row.failure_sequence,
+        classification=FailureClassification(row.failure_classification),
+        error_type=row.failure_error_type,
+        message=row.failure_message or "",
+        failed_at=row.failed_at,
+        attempts=row.failure_attempts,
+    )
+
+
+def _split_actions(text: str | None) -> tuple[GateAction, ...]:
+    return tuple(GateAction(word) for word in text.split("+")) if text else ()
+
+
+def join_actions(actions: tuple[GateAction, ...]) -> str | None:
+    """Return the column text for closed gates: their names joined by `+`, None when all are open."""
+    return "+".join(actions) or None
+
+
+def summary_values(run: RunSummary) -> dict[str, Any]:
+    """Return the columns that a change of a run may touch."""
+    failure = run.failure
+    return {
+        "status": run.status.value,
+        "updated_at": run.updated_at,
+        "version": run.version,
+        "finished_at": run.finished_at,
+        "initial_input_hash": run.initial_input_hash,
+        "steps_completed": run.steps_completed,
+        "steps_total": run.steps_total,
+        "next_sequence": run.next_sequence,
+        "resume_from_index": run.resume_from_index,
+        "failure_step_index": failure.step_index if failure else None,
+        "failure_step_name": failure.step_name if failure else None,
+        "failure_sequence": failure.sequence if failure else None,
+        "failure_classification": failure.classification.value if failure else None,
+        "failure_error_type": failure.error_type if failure else None,
+        "failure_message": failure.message if failure else None,
+        "failed_at": failure.failed_at if failure else None,
+        "failure_attempts": failure.attempts if failure else 0,
+        "blocked_by": join_actions(run.blocked_by),
+        "blocked_since": run.blocked_since,
+        "cleared_by": run.cleared_by,
+        "cleared_at": run.cleared_at,
+        "lease_owner": run.lease_owner,
+        "lease_token": run.lease_token,
+        "lease_expires_at": run.lease_expires_at,
+    }
+
+
+def run_values(run: Run, started_by: str) -> dict[str, Any]:
+    """Return the columns of a new run."""
+    return {
+        "run_id": run.run_id,
+        "workflow_name": run.workflow_name,
+        "status": run.status.value,
+        "created_at": run.created_at,
+        "updated_at": run.updated_at,
+        "metadata_json": encode_metadata(run.metadata),
+        "environment": run.environment.value,
+        "started_by": started_by[:255],
+    }
+
+
+def encode_metadata(metadata: dict[str, Any]) -> str:
+    """Return metadata as JSON text without the view of the decisions."""
+    return encode({name: value for name, value in metadata.items() if name != "gates"})
+
+
+def run_from_row(summary: RunSummary, metadata: dict[str, Any], steps: list[StepRecord]) -> Run:
+    """Return the whole run."""
+    return Run(
+        run_id=summary.run_id,
+        workflow_name=summary.workflow_name,
+        status=summary.status,
+        created_at=summary.created_at,
+        updated_at=summary.updated_at,
+        metadata=metadata,
+        steps=steps,
+        environment=summary.environment,
+    )
+
+
+def step_values(run_id: str, record: StepRecord) -> dict[str, Any]:
+    """Return the columns of a step record."""
+    failure = record.failure_classification
+    return {
+        "run_id": run_id,
+        "step_name": record.step_name,
+        "step_index": record.step_index,
+        "input_json": encode(record.input_data),
+        "input_hash": record.input_hash,
+        "output_json": None if record.output_data is None else encode(record.output_data),
+        "status": record.status.value,
+        "idempotency_key": record.idempotency_key,
+        "timestamp": record.timestamp,
+        "failure_classification": failure.value if failure else None,
+        "error_message": record.error_message,
+        "sequence": record.sequence,
+        "kind": record.kind.value,
+        "attempt": record.attempt,
+        "started_at": record.started_at,
+        "duration_ms": record.duration_ms,
+        "error_type": record.error_type,
+        "error_traceback": record.error_traceback,
+        "classified_by": record.classified_by,
+        "worker": record.worker,
+    }
+
+
+def step_from_row(row: AnyRow) -> StepRecord:
+    """Return the record held by a row of `step_records`."""
+    failure = row.failure_classification
+    return StepRecord(
+        step_name=row.step_name,
+        step_index=row.step_index,
+        input_data=json.loads(row.input_json),
+        input_hash=row.input_hash,
+        output_data=None if row.output_json is None else json.loads(row.output_json),
+        status=StepStatus(row.status),
+        idempotency_key=row.idempotency_key,
+        timestamp=row.timestamp,
+        failure_classification=FailureClassification(failure) if failure else None,
+        error_message=row.error_message,
+        sequence=row.sequence,
+        attempt=row.attempt,
+        started_at=row.started_at,
+        duration_ms=row.duration_ms,
+        error_type=row.error_type,
+        error_traceback=row.error_traceback,
+        classified_by=row.classified_by,
+        worker=row.worker,
+    )
+
+
+def decision_values(decision: Decision) -> dict[str, Any]:
+    """Return the columns of a decision."""
+    return {
+        "run_id": decision.run_id,
+        "failure_key": decision.failure_key,
+        "kind": decision.kind.value,
+        "actor": decision.actor,
+        "role": decision.role,
+        "channel": decision.channel,
+        "note": decision.note,
+        "result_json": None if decision.result is None else encode(decision.result),
+        "step_sequence": decision.step_sequence,
+        "decided_at": decision.decided_at,
+    }
+
+
+def decision_from_row(row: AnyRow) -> Decision:
+    """Return the decision held by a row."""
+    return Decision(
+        run_id=row.run_id,
+        failure_key=row.failure_key,
+        kind=DecisionKind(row.kind),
+        actor=row.actor,
+        role=row.role,
+        channel=row.channel,
+        decided_at=row.decided_at,
+        note=row.note,
+        result=None if row.result_json is None else json.loads(row.result_json),
+        step_sequence=row.step_sequence,
+        decision_id=row.decision_id,
+    )
+
+
+def event_values(event: AuditEvent) -> dict[str, Any]:
+    """Return the columns of an audit event."""
+    return {
+        "event_type": event.event_type,
+        "run_id": event.run_id,
+        "actor": event.actor[:255],
+        "role": event.role,
+        "channel": event.channel,
+        "failure_key": event.failure_key,
+        "note": event.note,
+        "payload_json": encode(event.payload),
+        "created_at": event.created_at,
+    }
+
+
+def event_from_row(row: AnyRow) -> AuditEvent:
+    """Return the audit event held by a row."""
+    return AuditEvent(
+        event_type=row.event_type,
+        actor=row.actor,
+        role=row.role,
+        channel=row.channel,
+        created_at=row.created_at,
+        run_id=row.run_id,
+        failure_key=row.failure_key,
+        note=row.note,
+        payload=json.loads(row.payload_json),
+        event_id=row.event_id,
+    )

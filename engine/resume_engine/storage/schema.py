@@ -1,0 +1,247 @@
+"""Every table and index, for both databases.
+
+`runs` and `step_records` keep the names and columns of 0.2.0; what follows them was added since.
+Columns that change with every step carry no index, so that PostgreSQL can update the row in place.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+from resume_engine.core.clock import as_utc
+
+HEAD_REVISION = "0002_gates_and_audit"
+"""The newest migration; a test holds it against the migrations folder."""
+
+metadata = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Store aware datetimes as UTC; SQLite keeps them without a zone, as 0.2.0 did."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Return UTC, without a zone for SQLite."""
+        if value is None:
+            return None
+        moment = as_utc(value)
+        return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Return an aware UTC datetime."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("run_id", String(36), primary_key=True),
+    Column("workflow_name", String(255), nullable=False),
+    Column("status", String(32), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("metadata_json", Text, nullable=False),
+    Column("environment", String(16), nullable=False, server_default="dev"),
+    Column("version", Integer, nullable=False, server_default="0"),
+    Column("started_by", String(255)),
+    Column("finished_at", UtcDateTime),
+    Column("initial_input_json", Text),
+    Column("initial_input_hash", String(64)),
+    Column("steps_completed", Integer, nullable=False, server_default="0"),
+    Column("steps_total", Integer),
+    Column("next_sequence", Integer, nullable=False, server_default="0"),
+    Column("resume_from_index", Integer, nullable=False, server_default="0"),
+    Column("failure_step_index", Integer),
+    Column("failure_step_name", String(255)),
+    Column("failure_sequence", Integer),
+    Column("failure_classification", String(32)),
+    Column("failure_error_type", String(255)),
+    Column("failure_message", Text),
+    Column("failed_at", UtcDateTime),
+    Column("failure_attempts", Integer, nullable=False, server_default="0"),
+    Column("blocked_by", String(64)),
+    Column("blocked_since", UtcDateTime),
+    Column("cleared_by", String(255)),
+    Column("cleared_at", UtcDateTime),
+    Column("lease_owner", String(255)),
+    Column("lease_token", Integer, nullable=False, server_default="0"),
+    Column("lease_expires_at", UtcDateTime),
+)
+Index("ix_runs_created", runs.c.created_at, runs.c.run_id)
+Index("ix_runs_status_created", runs.c.status, runs.c.created_at, runs.c.run_id)
+Index("ix_runs_workflow_created", runs.c.workflow_name, runs.c.created_at, runs.c.run_id)
+Index("ix_runs_environment_created", runs.c.environment, runs.c.created_at, runs.c.run_id)
+_failed = runs.c.failure_classification.is_not(None)
+Index(
+    "ix_runs_failure_created",
+    runs.c.failure_classification,
+    runs.c.created_at,
+    runs.c.run_id,
+    sqlite_where=_failed,
+    postgresql_where=_failed,
+)
+_blocked = runs.c.blocked_by.is_not(None)
+Index(
+    "ix_runs_blocked_since",
+    runs.c.blocked_since,
+    runs.c.run_id,
+    runs.c.blocked_by,
+    runs.c.environment,
+    sqlite_where=_blocked,
+    postgresql_where=_blocked,
+)
+
+step_records = Table(
+    "step_records",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("run_id", String(36), nullable=False, index=True),
+    Column("step_name", String(255), nullable=False),
+    Column("step_index", Integer, nullable=False),
+    Column("input_json", Text, nullable=False),
+    Column("input_hash", String(64), nullable=False),
+    Column("output_json", Text),
+    Column("status", String(32), nullable=False),
+    Column("idempotency_key", String(64), nullable=False, index=True),
+    Column("timestamp", UtcDateTime, nullable=False),
+    Column("failure_classification", String(32)),
+    Column("error_message", Text),
+    Column("sequence", Integer, nullable=False),
+    Column("kind", String(16), nullable=False, server_default="step"),
+    Column("attempt", Integer, nullable=False, server_default="1"),
+    Column("started_at", UtcDateTime),
+    Column("duration_ms", Integer),
+    Column("error_type", String(255)),
+    Column("error_traceback", Text),
+    Column("classified_by", String(255)),
+    Column("worker", String(255)),
+    # 0.2.0's replays copied records into other runs; those copies are kept but exempt from the keys below.
+    Column("legacy_duplicate", Boolean, nullable=False, server_default=text("false")),
+)
+Index(
+    "uq_step_records_run_sequence",
+    step_records.c.run_id,
+    step_records.c.sequence,
+    unique=True,
+    sqlite_where=text("legacy_duplicate = 0"),
+    postgresql_where=text("NOT legacy_duplicate"),
+)
+Index(
+    "uq_step_records_completed_key",
+    step_records.c.idempotency_key,
+    unique=True,
+    sqlite_where=text("legacy_duplicate = 0 AND status IN ('completed', 'skipped_replay')"),
+    postgresql_where=text("NOT legacy_duplicate AND status IN ('completed', 'skipped_replay')"),
+)
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("decision_id", Integer, primary_key=True, autoincrement=True),
+    Column("run_id", String(36), nullable=False),
+    Column("failure_key", String(32), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("actor", String(255), nullable=False),
+    Column("role", String(32), nullable=False),
+    Column("channel", String(32), nullable=False),
+    Column("note", Text),
+    Column("result_json", Text),
+    Column("step_sequence", Integer),
+    Column("decided_at", UtcDateTime, nullable=False),
+    UniqueConstraint("run_id", "failure_key", "kind", name="uq_decisions_failure_kind"),
+)
+Index("ix_decisions_decided", decisions.c.decided_at)
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("event_id", Integer, primary_key=True, autoincrement=True),
+    Column("event_type", String(64), nullable=False),
+    Column("run_id", String(36)),
+    Column("actor", String(255), nullable=False),
+    Column("role", String(32), nullable=False),
+    Column("channel", String(32), nullable=False),
+    Column("failure_key", String(32)),
+    Column("note", Text),
+    Column("payload_json", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+Index("ix_audit_events_run", audit_events.c.run_id, audit_events.c.event_id)
+Index("ix_audit_events_type", audit_events.c.event_type, audit_events.c.event_id)
+Index("ix_audit_events_actor", audit_events.c.actor, audit_events.c.event_id)
+Index("ix_audit_events_created", audit_events.c.created_at, audit_events.c.event_id)
+
+users = Table(
+    "users",
+    metadata,
+    Column("user_id", Integer, primary_key=True, autoincrement=True),
+    Column("email", String(255), nullable=False),
+    Column("display_name", String(255), nullable=False),
+    Column("role", String(32), nullable=False),
+    Column("password_hash", String(255)),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("password_changed_at", UtcDateTime),
+    Column("disabled_at", UtcDateTime),
+    UniqueConstraint("email", name="uq_users_email"),
+)
+
+user_sessions = Table(
+    "user_sessions",
+    metadata,
+    Column("session_hash", String(64), primary_key=True),
+    Column("user_id", Integer, nullable=False, index=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("last_seen_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("revoked_at", UtcDateTime),
+    Column("address", String(64)),
+    Column("user_agent", String(255)),
+    Column("data_json", Text, nullable=False),
+)
+
+login_links = Table(
+    "login_links",
+    metadata,
+    Column("token_hash", String(64), primary_key=True),
+    Column("user_id", Integer, nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("used_at", UtcDateTime),
+)
+
+login_attempts = Table(
+    "login_attempts",
+    metadata,
+    Column("attempt_id", Integer, primary_key=True, autoincrement=True),
+    Column("scope", String(300), nullable=False),
+    Column("attempted_at", UtcDateTime, nullable=False),
+)
+Index("ix_login_attempts_scope", login_attempts.c.scope, login_attempts.c.attempted_at)

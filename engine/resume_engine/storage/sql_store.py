@@ -1,0 +1,322 @@
+"""The store shared by SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, and_, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from resume_engine.core.actor import ENGINE_ACTOR, Actor
+from resume_engine.core.audit import AuditEvent, EventType
+from resume_engine.core.clock import utc_now
+from resume_engine.core.decisions import Decision, gates_view
+from resume_engine.core.errors import (
+    AlreadyDecidedError,
+    IdempotencyCollisionError,
+    RunExistsError,
+    RunNotFoundError,
+    StaleRunError,
+)
+from resume_engine.core.execution import assert_open
+from resume_engine.core.payload import encode
+from resume_engine.core.run import FINISHED_STATUSES, Run, RunStatus
+from resume_engine.core.run_change import RunChange
+from resume_engine.core.run_summary import RunSummary, after_step
+from resume_engine.core.step_record import COMPLETED_STATUSES, FailureClassification, StepRecord
+from resume_engine.core.store import CheckpointStore
+from resume_engine.storage import rows
+from resume_engine.storage.schema import audit_events, decisions, runs, step_records
+from resume_engine.storage.schema_version import ensure_schema
+
+_STEPS_PER_FETCH = 500
+
+
+class SqlCheckpointStore(CheckpointStore):
+    """Keep runs in a SQL database; subclasses supply the engine and what differs between databases.
+
+    Opening creates the schema in an empty database and checks it in any other
+    (`SchemaOutdatedError`, `SchemaTooNewError`).
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        ensure_schema(engine, self._migration_lock)
+
+    # Differences between databases
+
+    def _migration_lock(self, conn: Connection) -> None:
+        """Make sure that one process at a time migrates; held until the transaction ends."""
+
+    def _violated(self, error: IntegrityError) -> str:
+        """Return the name of the violated unique key."""
+        raise NotImplementedError
+
+    # Transactions
+
+    @property
+    def engine(self) -> Engine:
+        """Return the SQLAlchemy engine, for the queries of the read side."""
+        return self._engine
+
+    @property
+    def url(self) -> str:
+        """Return the database URL without its password."""
+        return self._engine.url.render_as_string(hide_password=True)
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Open a transaction that only reads: one consistent view."""
+        return self._engine.begin()
+
+    def writing(self) -> AbstractContextManager[Connection]:
+        """Open a transaction that may write; on SQLite it waits for its turn at once."""
+        return self._engine.execution_options(writes=True).begin()
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._engine.dispose()
+
+    # The 0.2.0 calls
+
+    def create_run(self, run: Run, *, actor: Actor = ENGINE_ACTOR) -> None:
+        """Write a new run and its `run.started` event; raise `RunExistsError` if the id is taken."""
+        event = AuditEvent.by(
+            actor,
+            EventType.RUN_STARTED,
+            run.created_at,
+            run_id=run.run_id,
+            payload={"workflow_name": run.workflow_name, "environment": run.environment.value},
+        )
+        try:
+            with self.writing() as conn:
+                conn.execute(insert(runs).values(rows.run_values(run, actor.name)))
+                _insert_events_in_tx(conn, (event,))
+        except IntegrityError as error:
+            raise RunExistsError(run.run_id) from error
+
+    def get_run(self, run_id: str) -> Run | None:
+        """Return a run with all its records and the view of its decisions, or None."""
+        with self.reading() as conn:
+            row = conn.execute(
+                select(*rows.SUMMARY_COLUMNS, runs.c.metadata_json).where(runs.c.run_id == run_id)
+            ).one_or_none()
+            if row is None:
+                return None
+            records = conn.execute(_steps_of(run_id)).all()
+            decided = _decisions_in_tx(conn, run_id, None)
+        metadata = json.loads(row.metadata_json)
+        if decided:
+            metadata["gates"] = gates_view(decided)
+        return rows.run_from_row(rows.summary_from_row(row), metadata, [rows.step_from_row(r) for r in records])
+
+    def update_run(self, run: Run) -> None:
+        """Write status and metadata of `run`; `metadata["gates"]` is a view and is not written."""
+        before = self.load_summary(run.run_id)
+        if before is None:
+            raise RunNotFoundError(run.run_id)
+        finished = run.status in FINISHED_STATUSES
+        after = replace(
+            before,
+            status=run.status,
+            updated_at=utc_now(),
+            finished_at=(before.finished_at or utc_now()) if finished else None,
+        )
+        event = AuditEvent.by(
+            ENGINE_ACTOR,
+            EventType.RUN_UPDATED,
+            after.updated_at,
+            run_id=run.run_id,
+            payload={"status": run.status.value, "status_before": before.status.value},
+        )
+        self.commit(RunChange(before=before, after=after, metadata=run.metadata, events=(event,)))
+
+    def append_step(self, run_id: str, step: StepRecord) -> None:
+        """Write a record that was made elsewhere; repeating the same write changes nothing."""
+        run = self.load_summary(run_id)
+        if run is None:
+            raise RunNotFoundError(run_id)
+        stored = self.load_step(run_id, step.sequence)
+        if stored is not None:
+            if (stored.idempotency_key, stored.status) == (step.idempotency_key, step.status):
+                return
+            raise StaleRunError(run_id, f"no record at sequence {step.sequence}", f"step {stored.step_name!r}")
+        assert_open(run, step.step_name)
+        if step.sequence != run.next_sequence:
+            raise StaleRunError(run_id, f"sequence {run.next_sequence}", f"sequence {step.sequence}")
+        self.commit(RunChange(before=run, after=after_step(run, step), record=step))
+
+    def get_step_by_idempotency_key(self, key: str) -> StepRecord | None:
+        """Return the completed record with this key, or None."""
+        query = (
+            select(step_records)
+            .where(step_records.c.idempotency_key == key, step_records.c.status.in_(COMPLETED_STATUSES))
+            .order_by(step_records.c.legacy_duplicate, step_records.c.sequence.desc())
+            .limit(1)
+        )
+        with self.reading() as conn:
+            row = conn.execute(query).one_or_none()
+        return rows.step_from_row(row) if row is not None else None
+
+    # What the engine needs beside them
+
+    def load_summary(self, run_id: str) -> RunSummary | None:
+        """Return a run without its records, or None."""
+        with self.reading() as conn:
+            row = conn.execute(select(*rows.SUMMARY_COLUMNS).where(runs.c.run_id == run_id)).one_or_none()
+        return rows.summary_from_row(row) if row is not None else None
+
+    def load_initial_input(self, run_id: str) -> dict[str, Any] | None:
+        """Return the initial input a workflow was started with, or None when none was recorded."""
+        with self.reading() as conn:
+            text = conn.execute(select(runs.c.initial_input_json).where(runs.c.run_id == run_id)).scalar()
+        return json.loads(text) if text is not None else None
+
+    def iter_steps(self, run_id: str, *, completed_only: bool = False) -> Iterator[StepRecord]:
+        """Yield records by sequence, a few hundred in memory at a time."""
+        position = (-1, -1)
+        while True:
+            query = _steps_of(run_id).where(_after_position(position)).limit(_STEPS_PER_FETCH)
+            if completed_only:
+                query = query.where(step_records.c.status.in_(COMPLETED_STATUSES))
+            with self.reading() as conn:
+                fetched = conn.execute(query).all()
+            for row in fetched:
+                yield rows.step_from_row(row)
+            if len(fetched) < _STEPS_PER_FETCH:
+                return
+            position = (fetched[-1].sequence, fetched[-1].id)
+
+    def load_step(self, run_id: str, sequence: int) -> StepRecord | None:
+        """Return one record of a run by its sequence, or None."""
+        query = _steps_of(run_id).where(step_records.c.sequence == sequence).limit(1)
+        with self.reading() as conn:
+            row = conn.execute(query).one_or_none()
+        return rows.step_from_row(row) if row is not None else None
+
+    def commit(self, change: RunChange) -> RunSummary:
+        """Write a change in one transaction and return the run with its new version."""
+        after = replace(change.after, version=change.before.version + 1)
+        try:
+            with self.writing() as conn:
+                _update_run_in_tx(conn, change, after)
+                if change.record is not None:
+                    conn.execute(insert(step_records), rows.step_values(after.run_id, change.record))
+                for decision in change.decisions:
+                    conn.execute(insert(decisions), rows.decision_values(decision))
+                _insert_events_in_tx(conn, change.events)
+        except IntegrityError as error:
+            raise self._translated(change, error) from error
+        return after
+
+    def renew_lease(self, run_id: str, owner: str, token: int, expires_at: datetime) -> bool:
+        """Move the end of a live lease; return False when owner or token are no longer the run's."""
+        statement = (
+            update(runs)
+            .where(runs.c.run_id == run_id, runs.c.lease_owner == owner, runs.c.lease_token == token)
+            .values(lease_expires_at=expires_at)
+        )
+        with self.writing() as conn:
+            return conn.execute(statement).rowcount == 1
+
+    def list_decisions(self, run_id: str, *, failure_key: str | None = None) -> Sequence[Decision]:
+        """Return the decisions of a run, oldest first; only those of one failure event if given."""
+        with self.reading() as conn:
+            return _decisions_in_tx(conn, run_id, failure_key)
+
+    def append_event(self, event: AuditEvent) -> None:
+        """Write an audit event in a transaction of its own."""
+        with self.writing() as conn:
+            _insert_events_in_tx(conn, (event,))
+
+    def list_events(self, run_id: str) -> Sequence[AuditEvent]:
+        """Return the stored audit events of a run, oldest first."""
+        query = select(audit_events).where(audit_events.c.run_id == run_id).order_by(audit_events.c.event_id)
+        with self.reading() as conn:
+            return [rows.event_from_row(row) for row in conn.execute(query)]
+
+    def find_resumable(
+        self, workflow_names: Sequence[str], *, failed_before: datetime, max_attempts: int, limit: int
+    ) -> Sequence[RunSummary]:
+        """Return runs that need nobody: cleared ones, and transient failures older than `failed_before`."""
+        cleared = runs.c.status == RunStatus.PAUSED.value
+        transient = and_(
+            runs.c.status == RunStatus.FAILED.value,
+            runs.c.failure_classification == FailureClassification.TRANSIENT.value,
+            runs.c.failed_at <= failed_before,
+            runs.c.failure_attempts < max_attempts,
+        )
+        query = (
+            select(*rows.SUMMARY_COLUMNS)
+            .where(runs.c.status.in_([RunStatus.PAUSED.value, RunStatus.FAILED.value]))
+            .where(or_(cleared, transient), runs.c.blocked_by.is_(None))
+            .where(runs.c.workflow_name.in_(workflow_names))
+            .order_by(runs.c.updated_at)
+            .limit(limit)
+        )
+        with self.reading() as conn:
+            return [rows.summary_from_row(row) for row in conn.execute(query)]
+
+    def _translated(self, change: RunChange, error: IntegrityError) -> Exception:
+        key = self._violated(error)
+        run_id = change.before.run_id
+        if key == "uq_decisions_failure_kind" and change.decisions:
+            for decision in self.list_decisions(run_id, failure_key=change.decisions[0].failure_key):
+                if decision.kind is change.decisions[0].kind:
+                    return AlreadyDecidedError(decision)
+        if key == "uq_step_records_completed_key" and change.record is not None:
+            record = change.record
+            return IdempotencyCollisionError(
+                f"Run {run_id}, step {record.step_index} {record.step_name!r}: a completed record has the key "
+                f"{record.idempotency_key} already. Read the run again; the step must not be recorded twice."
+            )
+        if key == "uq_step_records_run_sequence" and change.record is not None:
+            return StaleRunError(run_id, f"no record at sequence {change.record.sequence}", "another record there")
+        return error
+
+
+def _steps_of(run_id: str) -> Any:
+    return (
+        select(step_records)
+        .where(step_records.c.run_id == run_id)
+        .order_by(step_records.c.sequence, step_records.c.id)
+    )
+
+
+def _after_position(position: tuple[int, int]) -> Any:
+    sequence, row_id = position
+    return or_(
+        step_records.c.sequence > sequence,
+        and_(step_records.c.sequence == sequence, step_records.c.id > row_id),
+    )
+
+
+def _update_run_in_tx(conn: Connection, change: RunChange, after: RunSummary) -> None:
+    values = rows.summary_values(after)
+    if change.initial_input is not None:
+        values["initial_input_json"] = encode(change.initial_input)
+    if change.metadata is not None:
+        values["metadata_json"] = rows.encode_metadata(change.metadata)
+    written = conn.execute(
+        update(runs)
+        .where(runs.c.run_id == after.run_id, runs.c.version == change.before.version)
+        .values(values)
+    )
+    if written.rowcount != 1:
+        raise StaleRunError(after.run_id, f"version {change.before.version}", "a newer version")
+
+
+def _insert_events_in_tx(conn: Connection, events: Sequence[AuditEvent]) -> None:
+    for event in events:
+        conn.execute(insert(audit_events), rows.event_values(event))
+
+
+def _decisions_in_tx(conn: Connection, run_id: str, failure_key: str | None) -> list[Decision]:
+    query = select(decisions).where(decisions.c.run_id == run_id).order_by(decisions.c.decision_id)
+    if failure_key is not None:
+        query = query.where(decisions.c.failure_key == failure_key)
+    return [rows.decision_from_row(row) for row in conn.execute(query)]

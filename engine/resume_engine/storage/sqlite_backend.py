@@ -1,0 +1,71 @@
+"""What is particular to SQLite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.pool import QueuePool
+
+from resume_engine.core.errors import InvalidValueError
+from resume_engine.storage.sql_store import SqlCheckpointStore
+
+BUSY_TIMEOUT_SECONDS = 15.0
+
+_KEY_OF_COLUMNS = {
+    "decisions.run_id, decisions.failure_key, decisions.kind": "uq_decisions_failure_kind",
+    "step_records.idempotency_key": "uq_step_records_completed_key",
+    "step_records.run_id, step_records.sequence": "uq_step_records_run_sequence",
+    "users.email": "uq_users_email",
+    "runs.run_id": "pk_runs",
+}
+
+
+class SQLiteCheckpointStore(SqlCheckpointStore):
+    """Keep runs in a SQLite file (`sqlite:///file.db`) or in memory (`sqlite:///:memory:`).
+
+    Files run in WAL mode with `synchronous=FULL`: a call that returned survives a power cut. Writers
+    take their turn at the start of a transaction and wait up to 15 s for it. A database in memory is
+    shared by all threads, one at a time.
+    """
+
+    def __init__(self, database_url: str = "sqlite:///resume_engine.db") -> None:
+        url = make_url(database_url)
+        if url.get_backend_name() != "sqlite":
+            raise InvalidValueError("database_url", f"expected sqlite:///..., found {url.drivername}://")
+        super().__init__(_create_engine(url))
+
+    def _violated(self, error: IntegrityError) -> str:
+        # SQLite names columns, not keys: the table above is the one place that reads its messages.
+        columns = str(error.orig).partition(": ")[2]
+        return _KEY_OF_COLUMNS.get(columns, columns)
+
+
+def _create_engine(url: URL) -> Engine:
+    in_memory = url.database in (None, "", ":memory:")
+    options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if in_memory else {"pool_size": 10}
+    engine = create_engine(
+        url,
+        poolclass=QueuePool,
+        connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_SECONDS},
+        **options,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(dbapi_connection: Any, _: Any) -> None:
+        dbapi_connection.isolation_level = None  # transactions begin below, not where the driver guesses
+        cursor = dbapi_connection.cursor()
+        if not in_memory:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute("PRAGMA recursive_triggers=ON")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _begin(conn: Connection) -> None:
+        # A deferred transaction that turns into a writer fails at once instead of waiting.
+        conn.exec_driver_sql("BEGIN IMMEDIATE" if conn.get_execution_options().get("writes") else "BEGIN")
+
+    return engine
