@@ -26,5 +26,6 @@ def open_store(database_url: str) -> SqlCheckpointStore:
 
         return PostgresCheckpointStore(database_url)
     raise InvalidValueError(
-        "DATABASE_URL", f"{backend} is not supported; use sqlite:///file.db or postgresql+psycopg2://user@host/db"
+        "DATABASE_URL",
+        f"{backend} is not supported; use sqlite:///file.db or postgresql+psycopg2://user@host/db",
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import URL, Connection, create_engine, make_url, text
+from datetime import datetime
+from typing import Any
+from sqlalchemy import URL, Connection, create_engine, func, make_url, text
 from sqlalchemy.exc import IntegrityError
 
+from resume_engine.core.clock import as_utc
 from resume_engine.core.errors import InvalidValueError
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
@@ -35,12 +38,26 @@ class PostgresCheckpointStore(SqlCheckpointStore):
         diagnostics = getattr(error.orig, "diag", None)
         return str(getattr(diagnostics, "constraint_name", None) or "")
 
+    def starts_with(self, column: Any, prefix: str) -> Any:
+        """Return a LIKE, served by the index with pattern operators whatever the collation."""
+        return column.startswith(prefix, autoescape=True)
+
+    def hour_of(self, column: Any) -> Any:
+        """Return the moment cut to the hour in UTC."""
+        return func.date_trunc("hour", column, "UTC")
+
+    def parse_hour(self, value: Any) -> datetime:
+        """Return the hour as aware UTC."""
+        return as_utc(value)
+
 
 def postgres_url(database_url: str) -> URL:
     """Return the URL with the psycopg2 driver named; `postgres://` and `postgresql://` are understood."""
     url = make_url(database_url)
     if url.get_backend_name() not in ("postgres", "postgresql"):
-        raise InvalidValueError("database_url", f"expected postgresql+psycopg2://..., found {url.drivername}://")
+        raise InvalidValueError(
+            "database_url", f"expected postgresql+psycopg2://..., found {url.drivername}://"
+        )
     if url.drivername in ("postgres", "postgresql"):
         url = url.set(drivername="postgresql+psycopg2")
     return url

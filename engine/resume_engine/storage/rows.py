@@ -18,9 +18,7 @@ from resume_engine.storage.schema import runs
 
 AnyRow = Row[Any]
 
-SUMMARY_COLUMNS = [
-    column for column in runs.c if column.name not in ("metadata_json", "initial_input_json")
-]
+SUMMARY_COLUMNS = [column for column in runs.c if column.name not in ("metadata_json", "initial_input_json")]
 
 
 def summary_from_row(row: AnyRow) -> RunSummary:

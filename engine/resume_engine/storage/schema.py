@@ -95,6 +95,10 @@ runs = Table(
     Column("lease_expires_at", UtcDateTime),
 )
 Index("ix_runs_created", runs.c.created_at, runs.c.run_id)
+# For the search by the beginning of a run id; a plain index serves LIKE only under the C collation.
+Index("ix_runs_run_id_pattern", runs.c.run_id, postgresql_ops={"run_id": "varchar_pattern_ops"}).ddl_if(
+    dialect="postgresql"
+)
 Index("ix_runs_status_created", runs.c.status, runs.c.created_at, runs.c.run_id)
 Index("ix_runs_workflow_created", runs.c.workflow_name, runs.c.created_at, runs.c.run_id)
 Index("ix_runs_environment_created", runs.c.environment, runs.c.created_at, runs.c.run_id)

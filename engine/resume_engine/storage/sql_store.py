@@ -57,6 +57,18 @@ class SqlCheckpointStore(CheckpointStore):
         """Return the name of the violated unique key."""
         raise NotImplementedError
 
+    def starts_with(self, column: Any, prefix: str) -> Any:
+        """Return the condition that a text column begins with `prefix`, in a form that an index serves."""
+        raise NotImplementedError
+
+    def hour_of(self, column: Any) -> Any:
+        """Return an expression that groups moments by hour; `parse_hour` reads its values."""
+        raise NotImplementedError
+
+    def parse_hour(self, value: Any) -> datetime:
+        """Return the hour (aware UTC) that a value of `hour_of` names."""
+        raise NotImplementedError
+
     # Transactions
 
     @property
@@ -112,7 +124,9 @@ class SqlCheckpointStore(CheckpointStore):
         metadata = json.loads(row.metadata_json)
         if decided:
             metadata["gates"] = gates_view(decided)
-        return rows.run_from_row(rows.summary_from_row(row), metadata, [rows.step_from_row(r) for r in records])
+        return rows.run_from_row(
+            rows.summary_from_row(row), metadata, [rows.step_from_row(r) for r in records]
+        )
 
     def update_run(self, run: Run) -> None:
         """Write status and metadata of `run`; `metadata["gates"]` is a view and is not written."""
@@ -144,7 +158,9 @@ class SqlCheckpointStore(CheckpointStore):
         if stored is not None:
             if (stored.idempotency_key, stored.status) == (step.idempotency_key, step.status):
                 return
-            raise StaleRunError(run_id, f"no record at sequence {step.sequence}", f"step {stored.step_name!r}")
+            raise StaleRunError(
+                run_id, f"no record at sequence {step.sequence}", f"step {stored.step_name!r}"
+            )
         assert_open(run, step.step_name)
         if step.sequence != run.next_sequence:
             raise StaleRunError(run_id, f"sequence {run.next_sequence}", f"sequence {step.sequence}")
@@ -275,7 +291,9 @@ class SqlCheckpointStore(CheckpointStore):
                 f"{record.idempotency_key} already. Read the run again; the step must not be recorded twice."
             )
         if key == "uq_step_records_run_sequence" and change.record is not None:
-            return StaleRunError(run_id, f"no record at sequence {change.record.sequence}", "another record there")
+            return StaleRunError(
+                run_id, f"no record at sequence {change.record.sequence}", "another record there"
+            )
         return error
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, String, and_, create_engine, event, func, make_url
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import QueuePool
 
@@ -40,6 +41,18 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
         # SQLite names columns, not keys: the table above is the one place that reads its messages.
         columns = str(error.orig).partition(": ")[2]
         return _KEY_OF_COLUMNS.get(columns, columns)
+
+    def starts_with(self, column: Any, prefix: str) -> Any:
+        """Return a range: SQLite's LIKE ignores case and therefore cannot use the index."""
+        return and_(column >= prefix, column < prefix + "\U0010ffff")
+
+    def hour_of(self, column: Any) -> Any:
+        """Return the first 13 characters of the stored text, `2026-11-22 09`."""
+        return func.substr(column, 1, 13, type_=String)
+
+    def parse_hour(self, value: Any) -> datetime:
+        """Return the hour (aware UTC) that such a text names."""
+        return datetime.strptime(value, "%Y-%m-%d %H").replace(tzinfo=UTC)
 
 
 def _create_engine(url: URL) -> Engine:

@@ -1,0 +1,118 @@
+"""Which runs a list shows: one meaning of each filter for explorer, queue, overview, API and command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, false, or_
+
+from resume_engine.core.resume_gates import GateAction
+from resume_engine.core.run import Environment, RunStatus
+from resume_engine.core.run_summary import RunState
+from resume_engine.core.step_record import FailureClassification
+from resume_engine.storage.schema import runs
+
+Condition = ColumnElement[bool]
+StartsWith = Callable[[Any, str], Condition]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFilter:
+    """Narrow a list of runs; None and empty text mean "any".
+
+    `search` is the beginning of a run id or a part of a workflow name. `since` and `until` bound
+    `created_at`. `error_type` and `message_start` name a cause of failure.
+    """
+
+    state: RunState | None = None
+    workflow: str | None = None
+    environment: Environment | None = None
+    classification: FailureClassification | None = None
+    blocked_by: GateAction | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    search: str | None = None
+    error_type: str | None = None
+    message_start: str | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether every run passes."""
+        return self == RunFilter()
+
+
+def state_condition(state: RunState, now: datetime) -> Condition:
+    """Return the rows that `RunSummary.state(now)` calls `state`; a test holds the two together."""
+    blocked = runs.c.blocked_by.is_not(None)
+    expired = and_(runs.c.lease_expires_at.is_not(None), runs.c.lease_expires_at < now)
+    if state is RunState.BLOCKED:
+        return blocked
+    if state is RunState.CLEARED:
+        return and_(runs.c.status == RunStatus.PAUSED.value, ~blocked)
+    if state is RunState.INTERRUPTED:
+        return and_(runs.c.status == RunStatus.RUNNING.value, ~blocked, expired)
+    if state is RunState.RUNNING:
+        return and_(runs.c.status == RunStatus.RUNNING.value, ~blocked, ~expired)
+    return and_(runs.c.status == state.value, ~blocked)
+
+
+def gate_condition(action: GateAction) -> Condition:
+    """Return the rows whose closed gates include `action`."""
+    return runs.c.blocked_by.in_([text for text in BLOCKED_BY_TEXTS if action.value in text.split("+")])
+
+
+BLOCKED_BY_TEXTS = (
+    "compensation",
+    "human_approval",
+    "prod_resume_ack",
+    "compensation+prod_resume_ack",
+    "human_approval+prod_resume_ack",
+)
+"""Every value of `runs.blocked_by`; a test derives them from the gate rules."""
+
+
+def conditions(
+    wanted: RunFilter, now: datetime, workflow_names: Sequence[str], starts_with: StartsWith
+) -> list[Condition]:
+    """Return the conditions of a filter; `workflow_names` are the names that `search` can match.
+
+    `starts_with(column, prefix)` is the database's way to find a beginning by index.
+    """
+    found: list[Condition] = []
+    if wanted.state is not None:
+        found.append(state_condition(wanted.state, now))
+    if wanted.workflow:
+        found.append(runs.c.workflow_name == wanted.workflow)
+    if wanted.environment is not None:
+        found.append(runs.c.environment == wanted.environment.value)
+    if wanted.classification is not None:
+        found.append(runs.c.failure_classification == wanted.classification.value)
+    if wanted.blocked_by is not None:
+        found.append(gate_condition(wanted.blocked_by))
+    if wanted.since is not None:
+        found.append(runs.c.created_at >= wanted.since)
+    if wanted.until is not None:
+        found.append(runs.c.created_at < wanted.until)
+    if wanted.error_type:
+        found += [runs.c.failure_classification.is_not(None), runs.c.failure_error_type == wanted.error_type]
+    if wanted.message_start:
+        found += [
+            runs.c.failure_classification.is_not(None),
+            runs.c.failure_message.startswith(wanted.message_start, autoescape=True),
+        ]
+    if wanted.search and wanted.search.strip():
+        found.append(_search_condition(wanted.search.strip(), workflow_names, starts_with))
+    return found
+
+
+def _search_condition(search: str, workflow_names: Sequence[str], starts_with: StartsWith) -> Condition:
+    names = [name for name in workflow_names if search.casefold() in name.casefold()]
+    matches: list[Condition] = []
+    if len(search) <= 36 and "\x00" not in search:
+        matches.append(starts_with(runs.c.run_id, search))
+    if names:
+        matches.append(runs.c.workflow_name.in_(names))
+    return or_(*matches) if matches else false()

@@ -1,0 +1,420 @@
+"""The read side: what explorer, queue, overview and run page ask. None of it reads the steps of a whole run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, func, literal, select, text, tuple_
+
+from resume_engine.core import clock
+from resume_engine.core.decisions import Decision
+from resume_engine.core.resume_gates import GateAction
+from resume_engine.core.run import Environment, RunStatus
+from resume_engine.core.run_summary import RunState, RunSummary
+from resume_engine.core.step_record import FailureClassification, StepKind, StepStatus
+from resume_engine.storage import rows
+from resume_engine.storage.keyset import Cursor, Page, cut_page
+from resume_engine.storage.run_filter import RunFilter, conditions, gate_condition
+from resume_engine.storage.schema import UtcDateTime, decisions, runs, step_records
+from resume_engine.storage.sql_store import SqlCheckpointStore
+
+PREVIEW_CHARACTERS = 2_000
+CAUSE_CHARACTERS = 120
+_NEWER_CAP = 100  # "100 or more new" says enough, and counting stops there
+
+_WORKFLOW_NAMES = text(
+    """
+    WITH RECURSIVE names(name) AS (
+        SELECT min(workflow_name) FROM runs
+        UNION ALL
+        SELECT (SELECT min(workflow_name) FROM runs WHERE workflow_name > names.name)
+        FROM names WHERE names.name IS NOT NULL
+    )
+    SELECT name FROM names WHERE name IS NOT NULL LIMIT 500
+    """
+)
+"""One index look-up per name; SELECT DISTINCT would read every run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockedCount:
+    """How many runs wait for the same gates in one environment, and since when the oldest does."""
+
+    actions: tuple[GateAction, ...]
+    environment: Environment
+    count: int
+    oldest: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateCount:
+    """How many runs created in one hour (UTC) are in a state now."""
+
+    hour: datetime
+    state: RunState
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureCause:
+    """Current failures with the same class, error type and beginning of the message."""
+
+    classification: FailureClassification
+    error_type: str | None
+    message_start: str
+    count: int
+    last_failed_at: datetime
+    in_prod: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepView:
+    """One attempt as pages show it: values cut to a preview, with their full sizes in characters."""
+
+    sequence: int
+    step_index: int
+    step_name: str
+    kind: StepKind
+    status: StepStatus
+    attempt: int
+    started_at: datetime | None
+    recorded_at: datetime
+    duration_ms: int | None
+    idempotency_key: str
+    worker: str | None
+    classification: FailureClassification | None
+    classified_by: str | None
+    error_type: str | None
+    error_message: str | None
+    error_traceback: str | None
+    input_preview: str
+    input_size: int
+    output_preview: str | None
+    output_size: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptMark:
+    """What the timeline draws of one attempt."""
+
+    sequence: int
+    step_index: int
+    step_name: str
+    kind: StepKind
+    status: StepStatus
+    started_at: datetime | None
+    recorded_at: datetime
+    duration_ms: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunHead:
+    """The run row with its metadata and decisions, without the steps."""
+
+    summary: RunSummary
+    metadata: dict[str, Any]
+    decisions: Sequence[Decision]
+
+
+class RunQueries:
+    """Answer the questions of pages, API and command line about runs."""
+
+    def __init__(self, store: SqlCheckpointStore) -> None:
+        self._store = store
+
+    def workflow_names(self) -> list[str]:
+        """Return the names of all workflows, in order (at most 500)."""
+        with self._store.reading() as conn:
+            return list(conn.execute(_WORKFLOW_NAMES).scalars())
+
+    def list_runs(
+        self,
+        wanted: RunFilter,
+        *,
+        cursor: Cursor | None = None,
+        limit: int = 50,
+        names: Sequence[str] | None = None,
+    ) -> Page[RunSummary]:
+        """Return a page of runs, newest first. `names` saves a statement when the caller has them."""
+        query = self._filtered(wanted, names)
+        order = (runs.c.created_at, runs.c.run_id)
+        query = _paged(query, order, cursor, newest_first=True).limit(limit + 1)
+        with self._store.reading() as conn:
+            found = [rows.summary_from_row(row) for row in conn.execute(query)]
+        return cut_page(found, cursor, limit, lambda run: (run.created_at, run.run_id))
+
+    def count_newer(
+        self, wanted: RunFilter, newest: Cursor | None, *, names: Sequence[str] | None = None
+    ) -> int:
+        """Return how many runs of a filter are newer than a cursor, counting to 100 at most."""
+        query = self._filtered(wanted, names).with_only_columns(runs.c.run_id)
+        if newest is not None:
+            query = query.where(_row_value(runs.c.created_at, runs.c.run_id) > _cursor_value(newest))
+        with self._store.reading() as conn:
+            return int(
+                conn.execute(
+                    select(func.count()).select_from(query.limit(_NEWER_CAP).subquery())
+                ).scalar_one()
+            )
+
+    def count_blocked(self) -> list[BlockedCount]:
+        """Return what waits for a person, by gates and environment."""
+        query = (
+            select(runs.c.blocked_by, runs.c.environment, func.count(), func.min(runs.c.blocked_since))
+            .where(runs.c.blocked_by.is_not(None))
+            .group_by(runs.c.blocked_by, runs.c.environment)
+        )
+        with self._store.reading() as conn:
+            found = conn.execute(query).all()
+        return [
+            BlockedCount(
+                actions=tuple(GateAction(word) for word in actions.split("+")),
+                environment=Environment(environment),
+                count=count,
+                oldest=oldest,
+            )
+            for actions, environment, count, oldest in found
+        ]
+
+    def list_blocked(
+        self,
+        *,
+        action: GateAction | None = None,
+        environment: Environment | None = None,
+        workflow: str | None = None,
+        message_start: str | None = None,
+        cursor: Cursor | None = None,
+        limit: int = 50,
+    ) -> Page[RunSummary]:
+        """Return runs that wait for a person, the longest waiting first."""
+        query = select(*rows.SUMMARY_COLUMNS).where(runs.c.blocked_by.is_not(None))
+        if action is not None:
+            query = query.where(gate_condition(action))
+        if environment is not None:
+            query = query.where(runs.c.environment == environment.value)
+        if workflow:
+            query = query.where(runs.c.workflow_name == workflow)
+        if message_start:
+            query = query.where(runs.c.failure_message.startswith(message_start, autoescape=True))
+        order = (runs.c.blocked_since, runs.c.run_id)
+        query = _paged(query, order, cursor, newest_first=False).limit(limit + 1)
+        with self._store.reading() as conn:
+            found = [rows.summary_from_row(row) for row in conn.execute(query)]
+        return cut_page(found, cursor, limit, lambda run: (run.blocked_since or run.created_at, run.run_id))
+
+    def count_states(self, since: datetime, now: datetime) -> list[StateCount]:
+        """Return how many runs created since then are in each state, by hour of creation."""
+        hour = self._store.hour_of(runs.c.created_at).label("hour")
+        blocked = runs.c.blocked_by.is_not(None).label("blocked")
+        expired = func.coalesce(runs.c.lease_expires_at < now, False).label("expired")
+        query = (
+            select(hour, runs.c.status, blocked, expired, func.count())
+            .where(runs.c.created_at >= since)
+            .group_by(hour, runs.c.status, blocked, expired)
+        )
+        with self._store.reading() as conn:
+            found = conn.execute(query).all()
+        totals: dict[tuple[datetime, RunState], int] = {}
+        for at, status, is_blocked, is_expired, count in found:
+            key = (self._store.parse_hour(at), _state(status, bool(is_blocked), bool(is_expired)))
+            totals[key] = totals.get(key, 0) + count
+        return [StateCount(hour=h, state=s, count=n) for (h, s), n in sorted(totals.items())]
+
+    def failure_causes(self, since: datetime, *, limit: int = 8) -> list[FailureCause]:
+        """Return the commonest causes among current failures of runs created since then."""
+        start = func.substr(runs.c.failure_message, 1, CAUSE_CHARACTERS).label("message_start")
+        in_prod = func.sum(literal(1)).filter(runs.c.environment == Environment.PROD.value)
+        amount = func.count().label("amount")
+        last = func.max(runs.c.failed_at).label("last")
+        query = (
+            select(runs.c.failure_classification, runs.c.failure_error_type, start, amount, last, in_prod)
+            .where(runs.c.failure_classification.is_not(None), runs.c.created_at >= since)
+            .where(runs.c.status.in_([RunStatus.FAILED.value, RunStatus.PAUSED.value]))
+            .group_by(runs.c.failure_classification, runs.c.failure_error_type, start)
+            .order_by(amount.desc(), last.desc())
+            .limit(limit)
+        )
+        with self._store.reading() as conn:
+            found = conn.execute(query).all()
+        return [
+            FailureCause(
+                classification=FailureClassification(classification),
+                error_type=error_type,
+                message_start=message or "",
+                count=count,
+                last_failed_at=failed_at,
+                in_prod=prod or 0,
+            )
+            for classification, error_type, message, count, failed_at, prod in found
+        ]
+
+    def load_head(self, run_id: str) -> RunHead | None:
+        """Return a run's row, metadata and decisions, or None; two statements."""
+        with self._store.reading() as conn:
+            row = conn.execute(
+                select(*rows.SUMMARY_COLUMNS, runs.c.metadata_json).where(runs.c.run_id == run_id)
+            ).one_or_none()
+            if row is None:
+                return None
+            decided = conn.execute(
+                select(decisions).where(decisions.c.run_id == run_id).order_by(decisions.c.decision_id)
+            ).all()
+        return RunHead(
+            summary=rows.summary_from_row(row),
+            metadata=json.loads(row.metadata_json),
+            decisions=[rows.decision_from_row(r) for r in decided],
+        )
+
+    def list_steps(
+        self, run_id: str, *, after: int = -1, limit: int = 50, only_failed: bool = False
+    ) -> tuple[list[StepView], bool]:
+        """Return the attempts behind sequence `after`, and whether there are more."""
+        query = (
+            select(*_STEP_VIEW_COLUMNS)
+            .where(step_records.c.run_id == run_id, step_records.c.sequence > after)
+            .order_by(step_records.c.sequence, step_records.c.id)
+            .limit(limit + 1)
+        )
+        if only_failed:
+            query = query.where(step_records.c.status == StepStatus.FAILED.value)
+        with self._store.reading() as conn:
+            found = conn.execute(query).all()
+        return [_step_view(row) for row in found[:limit]], len(found) > limit
+
+    def load_step_view(self, run_id: str, sequence: int) -> StepView | None:
+        """Return one attempt as pages show it, or None."""
+        query = (
+            select(*_STEP_VIEW_COLUMNS)
+            .where(step_records.c.run_id == run_id, step_records.c.sequence == sequence)
+            .limit(1)
+        )
+        with self._store.reading() as conn:
+            row = conn.execute(query).one_or_none()
+        return _step_view(row) if row is not None else None
+
+    def load_step_json(self, run_id: str, sequence: int, which: str) -> str | None:
+        """Return the recorded `input` or `output` text of an attempt, exactly as stored, or None."""
+        column = {"input": step_records.c.input_json, "output": step_records.c.output_json}[which]
+        query = (
+            select(column)
+            .where(step_records.c.run_id == run_id, step_records.c.sequence == sequence)
+            .limit(1)
+        )
+        with self._store.reading() as conn:
+            return conn.execute(query).scalar()
+
+    def list_attempts(self, run_id: str, *, latest: int) -> list[AttemptMark]:
+        """Return what the timeline draws of the latest attempts, oldest first."""
+        query = (
+            select(*_ATTEMPT_COLUMNS)
+            .where(step_records.c.run_id == run_id)
+            .order_by(step_records.c.sequence.desc())
+            .limit(latest)
+        )
+        with self._store.reading() as conn:
+            found = conn.execute(query).all()
+        return [
+            AttemptMark(
+                sequence=row.sequence,
+                step_index=row.step_index,
+                step_name=row.step_name,
+                kind=StepKind(row.kind),
+                status=StepStatus(row.status),
+                started_at=row.started_at,
+                recorded_at=row.timestamp,
+                duration_ms=row.duration_ms,
+            )
+            for row in reversed(found)
+        ]
+
+    def _filtered(self, wanted: RunFilter, names: Sequence[str] | None) -> Select[Any]:
+        if wanted.search and names is None:
+            names = self.workflow_names()
+        found = conditions(wanted, clock.utc_now(), names or (), self._store.starts_with)
+        return select(*rows.SUMMARY_COLUMNS).where(*found)
+
+
+_ATTEMPT_COLUMNS = (
+    step_records.c.sequence,
+    step_records.c.step_index,
+    step_records.c.step_name,
+    step_records.c.kind,
+    step_records.c.status,
+    step_records.c.started_at,
+    step_records.c.timestamp,
+    step_records.c.duration_ms,
+)
+_STEP_VIEW_COLUMNS = (
+    *_ATTEMPT_COLUMNS,
+    step_records.c.attempt,
+    step_records.c.idempotency_key,
+    step_records.c.worker,
+    step_records.c.failure_classification,
+    step_records.c.classified_by,
+    step_records.c.error_type,
+    step_records.c.error_message,
+    step_records.c.error_traceback,
+    func.substr(step_records.c.input_json, 1, PREVIEW_CHARACTERS).label("input_preview"),
+    func.length(step_records.c.input_json).label("input_size"),
+    func.substr(step_records.c.output_json, 1, PREVIEW_CHARACTERS).label("output_preview"),
+    func.length(step_records.c.output_json).label("output_size"),
+)
+
+
+def _step_view(row: Any) -> StepView:
+    failure = row.failure_classification
+    return StepView(
+        sequence=row.sequence,
+        step_index=row.step_index,
+        step_name=row.step_name,
+        kind=StepKind(row.kind),
+        status=StepStatus(row.status),
+        attempt=row.attempt,
+        started_at=row.started_at,
+        recorded_at=row.timestamp,
+        duration_ms=row.duration_ms,
+        idempotency_key=row.idempotency_key,
+        worker=row.worker,
+        classification=FailureClassification(failure) if failure else None,
+        classified_by=row.classified_by,
+        error_type=row.error_type,
+        error_message=row.error_message,
+        error_traceback=row.error_traceback,
+        input_preview=row.input_preview,
+        input_size=row.input_size,
+        output_preview=row.output_preview,
+        output_size=row.output_size,
+    )
+
+
+def _state(status: str, blocked: bool, expired: bool) -> RunState:
+    if blocked:
+        return RunState.BLOCKED
+    if status == RunStatus.PAUSED:
+        return RunState.CLEARED
+    if status == RunStatus.RUNNING and expired:
+        return RunState.INTERRUPTED
+    return RunState(status)
+
+
+def _row_value(moment: Any, row_id: Any) -> Any:
+    return tuple_(moment, row_id)
+
+
+def _cursor_value(cursor: Cursor) -> Any:
+    return tuple_(literal(cursor.moment, UtcDateTime), literal(cursor.row_id))
+
+
+def _paged(
+    query: Select[Any], order: tuple[Any, Any], cursor: Cursor | None, *, newest_first: bool
+) -> Select[Any]:
+    descending = newest_first
+    if cursor is not None:
+        descending = newest_first != cursor.backwards
+        row = _row_value(*order)
+        query = query.where(row < _cursor_value(cursor) if descending else row > _cursor_value(cursor))
+    return query.order_by(*(column.desc() if descending else column.asc() for column in order))
