@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 # A file newer than everything the environment is made from: it is not made twice.
 INSTALLED := $(VENV)/.installed
 LOCKS := requirements/dev.txt requirements/build.txt
-# Test processes. Two is the fastest on two cores: PostgreSQL is started once for all of them.
+# Test processes. PostgreSQL is started once for all of them; the tests of one file stay together, so that what a
+# file prepares is prepared once.
 WORKERS ?= 2
 PYTEST_ARGS ?=
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
@@ -36,7 +37,7 @@ demo: install ## demo database with real runs, live runner, dashboard at http://
 	@$(BIN)/resume-engine demo
 
 test: install browser ## everything: unit, SQLite, a real PostgreSQL, a real browser
-	@$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: install ## lint, formatting, types, templates
 	$(BIN)/ruff check .

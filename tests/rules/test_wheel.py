@@ -102,3 +102,11 @@ def test_the_dashboard_finds_its_files_in_it(unpacked: Path, tmp_path: Path) -> 
     script = "from webapp.assets import folder; print(folder('templates')); print(folder('static'))"
     printed = imported_from_wheel(script, unpacked, tmp_path).splitlines()
     assert printed == [str(unpacked / "webapp" / "templates"), str(unpacked / "webapp" / "static")]
+
+
+def test_the_command_from_it_offers_everything(unpacked: Path, tmp_path: Path) -> None:
+    """Commands of the web layer come in through their entry points, found in the wheel's own metadata."""
+    script = "import sys; from resume_engine.cli import main; sys.argv = ['resume-engine', '--help']; main()"
+    printed = imported_from_wheel(script, unpacked, tmp_path)
+    for command in ("db", "demo", "dashboard", "users"):
+        assert f"  {command} " in printed, f"{command} is missing:\n{printed}"
