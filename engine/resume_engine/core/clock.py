@@ -1,13 +1,88 @@
-"""The one source of the time of day, replaceable in tests."""
+"""The one source of the time of day and of durations, replaceable in tests and in the demo.
+
+Modules may import `utc_now` and `monotonic` by name: what is replaced is the clock they ask.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Tell the time of day and measure durations."""
+
+    def now(self) -> datetime:
+        """Return the current time as an aware UTC datetime."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds from an arbitrary start, never going back."""
+        ...
+
+
+class SystemClock:
+    """The clock of the machine."""
+
+    def now(self) -> datetime:
+        """Return the machine's time."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return the machine's performance counter in seconds."""
+        return time.perf_counter()
+
+
+class ManualClock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self, moment: datetime) -> None:
+        self._moment = as_utc(moment)
+        self._start = self._moment
+
+    def now(self) -> datetime:
+        """Return the moment the clock was moved to."""
+        return self._moment
+
+    def monotonic(self) -> float:
+        """Return the seconds the clock was moved in all."""
+        return (self._moment - self._start).total_seconds()
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock on by `seconds`."""
+        self._moment += timedelta(seconds=seconds)
+
+    def move_to(self, moment: datetime) -> None:
+        """Set the clock to `moment`, earlier or later."""
+        self._moment = as_utc(moment)
+
+
+_clock: Clock = SystemClock()
 
 
 def utc_now() -> datetime:
     """Return the current time as an aware UTC datetime."""
-    return datetime.now(UTC)
+    return _clock.now()
+
+
+def monotonic() -> float:
+    """Return seconds for measuring durations."""
+    return _clock.monotonic()
+
+
+@contextmanager
+def replaced_by(clock: Clock) -> Iterator[None]:
+    """Let the whole process ask `clock` while the block runs, all threads included."""
+    global _clock
+    before = _clock
+    _clock = clock
+    try:
+        yield
+    finally:
+        _clock = before
 
 
 def as_utc(moment: datetime) -> datetime:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from resume_engine.core.store import CheckpointStore
-from resume_engine.core.clock import utc_now
+from resume_engine.core.clock import monotonic, utc_now
 from resume_engine.core.errors import (
     InputNotSerializableError,
     InvalidValueError,
@@ -62,7 +61,7 @@ class RunExecution:
         """Call `fn` and record what came of it; a failure is recorded, then raised again."""
         attempt = self.prepare(name, index, input_data)
         assert_open(self.run, name)
-        started = time.perf_counter()
+        started = monotonic()
         try:
             output = fn(as_recorded(attempt.input_data), attempt.idempotency_key)
             attempt.output_data = self._checked_output(attempt, output)
@@ -141,7 +140,7 @@ class RunExecution:
 
 
 def _elapsed_ms(started: float) -> int:
-    return round((time.perf_counter() - started) * 1000)
+    return round((monotonic() - started) * 1000)
 
 
 def _failed(attempt: StepRecord, exc: Exception) -> StepRecord:
