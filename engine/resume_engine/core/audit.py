@@ -1,4 +1,7 @@
-"""Audit events: who did what, when, to which run; steps are derived from their records, never written twice."""
+"""Audit events: who did what, when, to which run.
+
+Steps are derived from their records, never written twice.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class EventType(StrEnum):
     USER_ROLE_CHANGED = "user.role_changed"
     USER_DISABLED = "user.disabled"
     USER_ENABLED = "user.enabled"
-    USER_PASSWORD_CHANGED = "user.password_changed"  # noqa: S105 (an event name)
+    USER_PASSWORD_CHANGED = "user.password_changed"
     USER_LINK_CREATED = "user.link_created"
     AUDIT_EXPORTED = "audit.exported"
 

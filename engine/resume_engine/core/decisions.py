@@ -109,7 +109,9 @@ def check_request(request: DecisionRequest) -> None:
         raise DecisionInputError("actor", "say who decides")
     note = request.note or ""
     if len(note) > NOTE_MAX_CHARACTERS:
-        raise DecisionInputError("note", f"has {len(note)} characters; at most {NOTE_MAX_CHARACTERS} are kept")
+        raise DecisionInputError(
+            "note", f"has {len(note)} characters; at most {NOTE_MAX_CHARACTERS} are kept"
+        )
     if request.kind is DecisionKind.REJECT and not note.strip():
         raise DecisionInputError("note", "a rejection cancels the run for good: give the reason")
     _check_result(request)
@@ -121,7 +123,7 @@ def _check_result(request: DecisionRequest) -> None:
     if request.kind is not DecisionKind.COMPENSATION:
         raise DecisionInputError("result", "only a compensation has a result")
     if not isinstance(request.result, dict):
-        raise DecisionInputError("result", "must be a JSON object, for example {\"refund_id\": \"r-1\"}")
+        raise DecisionInputError("result", 'must be a JSON object, for example {"refund_id": "r-1"}')
     try:
         size = len(json.dumps(request.result, allow_nan=False))
     except (TypeError, ValueError) as problem:
@@ -140,7 +142,9 @@ def judge(run: RunSummary, earlier: Sequence[Decision], request: DecisionRequest
     if run.failure is None or run.status in FINISHED_STATUSES:
         if request.failure_key is not None:
             raise FailureMovedOnError(run.run_id, request.failure_key, None)
-        raise NothingToDecideError(run.run_id, request.kind, f"the run is {run.status} and has no open failure")
+        raise NothingToDecideError(
+            run.run_id, request.kind, f"the run is {run.status} and has no open failure"
+        )
     if shown != run.failure.key:
         raise FailureMovedOnError(run.run_id, str(shown), run.failure.key)
     if request.kind is DecisionKind.REJECT:
@@ -184,7 +188,7 @@ def _raise_if_decided(earlier: Sequence[Decision], kind: DecisionKind) -> None:
 
 
 def _why_not(run: RunSummary, action: GateAction) -> str:
-    assert run.failure is not None  # noqa: S101 (for the type checker; judge returned before otherwise)
+    assert run.failure is not None
     if action is GateAction.PROD_RESUME_ACK:
         return f"the run is in {run.environment}, only prod resumes are acknowledged"
     waiting = ", ".join(run.blocked_by) or "no decision"
@@ -200,7 +204,9 @@ def _record(store: CheckpointStore, request: DecisionRequest) -> tuple[RunSummar
         key = request.failure_key or (run.failure.key if run.failure else "")
         after = judge(run, store.list_decisions(request.run_id, failure_key=key), request, at)
         decision = _decision(request, key, at)
-        change = RunChange(before=run, after=after, decisions=(decision,), events=(_event(decision, request.actor),))
+        change = RunChange(
+            before=run, after=after, decisions=(decision,), events=(_event(decision, request.actor),)
+        )
         try:
             return store.commit(change), decision
         except StaleRunError:
@@ -288,4 +294,9 @@ def gates_view(decisions: Sequence[Decision]) -> Mapping[str, Any]:
 def _compensation_view(decision: Decision, at: str) -> dict[str, Any]:
     if decision.step_sequence is not None:
         return {"completed_at": at, "step_sequence": decision.step_sequence, "output": decision.result}
-    return {"completed_at": at, "result": decision.result or {}, "note": decision.note, "recorded_externally": True}
+    return {
+        "completed_at": at,
+        "result": decision.result or {},
+        "note": decision.note,
+        "recorded_externally": True,
+    }

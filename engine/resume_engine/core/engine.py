@@ -13,7 +13,6 @@ from typing import Any
 from resume_engine.core import clock, replay, workflow
 from resume_engine.core.actor import ENGINE_ACTOR, Actor, Channel
 from resume_engine.core.audit import AuditEvent, EventType
-from resume_engine.core.store import CheckpointStore
 from resume_engine.core.decisions import Decision, DecisionKind, DecisionRequest, check_request, decide
 from resume_engine.core.errors import (
     InvalidValueError,
@@ -31,6 +30,7 @@ from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary, blockers_of
 from resume_engine.core.step import StepCallable, StepLike, as_steps
 from resume_engine.core.step_record import COMPENSATION_PREFIX, StepRecord
+from resume_engine.core.store import CheckpointStore
 
 RUN_BLOCK_STEP = "__run__"
 """Name under which a failure outside every step is recorded."""
@@ -109,7 +109,8 @@ class ResumeEngine:
             assert_open(run, RUN_BLOCK_STEP)
             if run.failure is not None:
                 raise InvalidValueError(
-                    "run_id", f"run {run_id} failed at step {run.failure.step_index}; resume it before completing it"
+                    "run_id",
+                    f"run {run_id} failed at step {run.failure.step_index}; resume it before completing it",
                 )
             self._complete(run)
         return self._full(run_id)
@@ -348,5 +349,3 @@ class ResumeEngine:
     @staticmethod
     def _person(name: str) -> Actor:
         return Actor(name=name, role=Role.OPERATOR, channel=Channel.LIBRARY)
-
-

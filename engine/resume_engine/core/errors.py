@@ -27,7 +27,8 @@ ResumeEngineError
     ├── SchemaOutdatedError
     └── SchemaTooNewError
 
-Messages give run, step, expected, found and the next thing to do. No HTTP codes here: `webapp.errors` maps them.
+Messages give run, step, expected, found and the next thing to do. There are no HTTP codes here:
+`webapp.errors` maps them.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ class RunNotFoundError(ResumeEngineError, ValueError):
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
-        super().__init__(f"Run not found: {run_id}. Check the id, or list runs with `resume-engine runs list`.")
+        super().__init__(
+            f"Run not found: {run_id}. Check the id, or list runs with `resume-engine runs list`."
+        )
 
 
 class RunExistsError(ResumeEngineError, ValueError):
@@ -90,7 +93,9 @@ class RunBusyError(ResumeEngineError):
     def __init__(self, run_id: str, owner: str, until: datetime | None) -> None:
         self.run_id, self.owner, self.until = run_id, owner, until
         ends = f", whose claim ends at {until.isoformat()}" if until else ""
-        super().__init__(f"Run {run_id} is being executed by {owner}{ends}. Wait, then look at the run again.")
+        super().__init__(
+            f"Run {run_id} is being executed by {owner}{ends}. Wait, then look at the run again."
+        )
 
 
 class StaleRunError(ResumeEngineError):
@@ -99,7 +104,8 @@ class StaleRunError(ResumeEngineError):
     def __init__(self, run_id: str, expected: str, found: str) -> None:
         self.run_id = run_id
         super().__init__(
-            f"Run {run_id} moved on: expected {expected}, found {found}. Nothing was written; read the run again."
+            f"Run {run_id} moved on: expected {expected}, found {found}. "
+            "Nothing was written; read the run again."
         )
 
 
@@ -108,7 +114,9 @@ class ResumeBlockedError(ResumeEngineError):
 
     def __init__(self, blockers: list[ResumeBlocker]) -> None:
         self.blockers = blockers
-        super().__init__("Resume blocked: " + "; ".join(f"{b.required_action} ({b.message})" for b in blockers))
+        super().__init__(
+            "Resume blocked: " + "; ".join(f"{b.required_action} ({b.message})" for b in blockers)
+        )
 
 
 class InputNotSerializableError(InvalidValueError):
@@ -141,7 +149,8 @@ class OutputNotSerializableError(StepOutputError, TypeError):
 
     def __init__(self, run_id: str, step_name: str, step_index: int, reason: str) -> None:
         super().__init__(
-            f"Step {step_index} {step_name!r} of run {run_id} returned a dict that JSON cannot hold ({reason}). "
+            f"Step {step_index} {step_name!r} of run {run_id} returned a dict "
+            f"that JSON cannot hold ({reason}). "
             "Its side effects may have happened; return plain JSON values, compensate, then resume."
         )
 
@@ -188,7 +197,9 @@ class NothingToDecideError(DecisionError, ValueError):
 
     def __init__(self, run_id: str, kind: str, reason: str) -> None:
         self.run_id, self.kind = run_id, kind
-        super().__init__(f"Run {run_id}: there is nothing to decide by {kind}: {reason}. Nothing was changed.")
+        super().__init__(
+            f"Run {run_id}: there is nothing to decide by {kind}: {reason}. Nothing was changed."
+        )
 
 
 class AlreadyDecidedError(DecisionError, ValueError):
@@ -205,11 +216,14 @@ class AlreadyDecidedError(DecisionError, ValueError):
 class FailureMovedOnError(DecisionError):
     """Report that the failure the decision was made for is no longer the run's current one."""
 
-    def __init__(self, run_id: str, shown: str, current: str | None, last_decision: Decision | None = None) -> None:
+    def __init__(
+        self, run_id: str, shown: str, current: str | None, last_decision: Decision | None = None
+    ) -> None:
         self.run_id, self.shown, self.current, self.last_decision = run_id, shown, current, last_decision
         now = f"its current failure is {current}" if current else "it has no open failure now"
         super().__init__(
-            f"Run {run_id} moved on: the decision was for failure {shown}, {now}. Nothing was changed; look again."
+            f"Run {run_id} moved on: the decision was for failure {shown}, {now}. "
+            "Nothing was changed; look again."
         )
 
 
@@ -217,7 +231,9 @@ class DecisionNotAllowedError(DecisionError):
     """Report a role that may not decide gates."""
 
     def __init__(self, actor: str, role: str, kind: str) -> None:
-        super().__init__(f"{actor} ({role}) may not decide {kind}: it needs the role operator. Nothing was changed.")
+        super().__init__(
+            f"{actor} ({role}) may not decide {kind}: it needs the role operator. Nothing was changed."
+        )
 
 
 class DecisionInputError(DecisionError, InvalidValueError):
@@ -243,6 +259,7 @@ class SchemaTooNewError(SchemaError):
 
     def __init__(self, found: str, expected: str) -> None:
         super().__init__(
-            f"The database schema is at {found}, which this release (it knows up to {expected}) does not know. "
+            f"The database schema is at {found}, which this release does not know (it knows up to "
+            f"{expected}). "
             "Install the newer release of resume_engine."
         )

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from resume_engine.core.store import CheckpointStore
 from resume_engine.core.clock import monotonic, utc_now
 from resume_engine.core.errors import (
     InputNotSerializableError,
@@ -26,6 +25,7 @@ from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary, after_step, blockers_of
 from resume_engine.core.step import StepCallable, check_step_name
 from resume_engine.core.step_record import COMPENSATION_PREFIX, StepRecord, StepStatus
+from resume_engine.core.store import CheckpointStore
 
 TRACEBACK_MAX_CHARACTERS = 16_000
 MESSAGE_MAX_CHARACTERS = 8_000
@@ -35,7 +35,7 @@ Extend = Callable[[RunSummary], RunSummary]
 
 
 def assert_open(run: RunSummary, step_name: str) -> None:
-    """Raise unless `step_name` may be written to `run` now: not finished, no gate closed (compensations pass)."""
+    """Raise unless `step_name` may be written to `run` now: not finished, no gate closed."""
     if run.status in FINISHED_STATUSES:
         raise RunFinishedError(run.run_id, run.status)
     if run.blocked_by and not step_name.startswith(COMPENSATION_PREFIX):
@@ -123,7 +123,9 @@ class RunExecution:
 
     def _checked_input(self, name: str, index: int, input_data: dict[str, Any]) -> dict[str, Any]:
         if not isinstance(input_data, dict):
-            raise InputNotSerializableError(self.run.run_id, name, index, f"{type(input_data).__name__}, not a dict")
+            raise InputNotSerializableError(
+                self.run.run_id, name, index, f"{type(input_data).__name__}, not a dict"
+            )
         try:
             return as_recorded(input_data)
         except (TypeError, ValueError, RecursionError) as problem:
@@ -161,4 +163,3 @@ def _failed(attempt: StepRecord, exc: Exception) -> StepRecord:
 def _storable(text: str) -> str:
     """Return text that every database accepts: no NUL, no lone surrogates."""
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
-

@@ -64,7 +64,9 @@ def classify(exc: BaseException) -> Classified:
             return Classified(classification, f"raised as {exc_type.__name__}")
         if isinstance(exc, exc_type):
             return Classified(classification, f"{type(exc).__name__} is a {exc_type.__name__}")
-    return Classified(FailureClassification.TRANSIENT, f"no rule knows {type(exc).__name__}: taken as transient")
+    return Classified(
+        FailureClassification.TRANSIENT, f"no rule knows {type(exc).__name__}: taken as transient"
+    )
 
 
 def classify_failure(

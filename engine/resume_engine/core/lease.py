@@ -16,12 +16,12 @@ from typing import Any
 
 from resume_engine.core import clock
 from resume_engine.core.audit import AuditEvent
-from resume_engine.core.store import CheckpointStore
 from resume_engine.core.errors import InvalidValueError, RunBusyError
 from resume_engine.core.idempotency import hash_input
 from resume_engine.core.run import RunStatus
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.store import CheckpointStore
 
 DEFAULT_LEASE_SECONDS = 30.0
 LEASE_VARIABLE = "RESUME_ENGINE_LEASE_SECONDS"
@@ -37,7 +37,9 @@ def lease_seconds_from_environment() -> float:
     except ValueError:
         seconds = 0.0
     if not 1 <= seconds <= 86_400:
-        raise InvalidValueError(LEASE_VARIABLE, f"must be a number of seconds from 1 to 86400, found {text!r}")
+        raise InvalidValueError(
+            LEASE_VARIABLE, f"must be a number of seconds from 1 to 86400, found {text!r}"
+        )
     return seconds
 
 
@@ -52,7 +54,7 @@ class Lease:
     def take(
         self, run: RunSummary, *, steps_total: int, initial_input: dict[str, Any], event: AuditEvent | None
     ) -> RunSummary:
-        """Claim the run and set it running, in one change; raise `RunBusyError` while another owner is live."""
+        """Claim the run and set it running, in one change; raise `RunBusyError` while a claim is live."""
         now = clock.utc_now()
         if run.lease_owner and run.lease_expires_at and run.lease_expires_at > now:
             raise RunBusyError(run.run_id, run.lease_owner, run.lease_expires_at)

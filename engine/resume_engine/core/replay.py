@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from resume_engine.core.store import CheckpointStore
 from resume_engine.core.errors import ReplayDivergenceError, RunNotFoundError
 from resume_engine.core.idempotency import generate_idempotency_key, hash_input
 from resume_engine.core.run import Run
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step import Step
 from resume_engine.core.step_record import StepKind, StepRecord
+from resume_engine.core.store import CheckpointStore
 
 
 def replay(
@@ -32,7 +32,9 @@ def replay(
         if record is None:
             raise ReplayDivergenceError(run.run_id, index, "?", "the record has no completed attempt of it")
         if index >= len(steps):
-            raise ReplayDivergenceError(run.run_id, index, record.step_name, f"the workflow has only {len(steps)} steps")
+            raise ReplayDivergenceError(
+                run.run_id, index, record.step_name, f"the workflow has only {len(steps)} steps"
+            )
         _check(run, record, steps[index], state)
         state |= record.output_data or {}
     return run, run.audit_trace()

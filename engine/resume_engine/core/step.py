@@ -37,7 +37,9 @@ def as_steps(steps: Iterable[StepLike]) -> Sequence[Step]:
         if isinstance(step, tuple) and len(step) == 2:
             step = Step(*step)
         if not isinstance(step, Step) or not callable(step.fn):
-            raise InvalidValueError("steps", f"item {position} must be (name, function) or Step, found {step!r:.80}")
+            raise InvalidValueError(
+                "steps", f"item {position} must be (name, function) or Step, found {step!r:.80}"
+            )
         check_step_name(step.name)
         parsed.append(step)
     return parsed

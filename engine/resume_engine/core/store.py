@@ -109,4 +109,3 @@ class CheckpointStore(ABC):
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
-

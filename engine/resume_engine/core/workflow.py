@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resume_engine.core.store import CheckpointStore
 from resume_engine.core.errors import (
     InputMismatchError,
     InputNotSerializableError,
@@ -21,6 +20,7 @@ from resume_engine.core.run import Environment, Run, RunStatus, parse_environmen
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step import Step
 from resume_engine.core.step_record import StepKind
+from resume_engine.core.store import CheckpointStore
 
 State = dict[str, Any]
 
@@ -48,7 +48,9 @@ def new_run(
     _check_text("run_id", run_id, 36)
     named = (metadata or {}).get("environment")
     if environment is not None and named is not None and str(environment) != str(named):
-        raise InvalidValueError("environment", f"{environment!s} given, but metadata says {named!s}; give one of them")
+        raise InvalidValueError(
+            "environment", f"{environment!s} given, but metadata says {named!s}; give one of them"
+        )
     chosen = environment if environment is not None else named if named is not None else Environment.DEV
     return Run(
         run_id=run_id,

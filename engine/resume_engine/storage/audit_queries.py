@@ -91,7 +91,7 @@ def _merged(first: Iterator[AuditEvent], second: Iterator[AuditEvent]) -> Iterat
     a, b = next(first, None), next(second, None)
     while a is not None or b is not None:
         if b is None or (a is not None and a.created_at <= b.created_at):
-            assert a is not None  # noqa: S101 (for the type checker: one of the two is there)
+            assert a is not None
             yield a
             a = next(first, None)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any
+
 from sqlalchemy import URL, Connection, create_engine, func, make_url, text
 from sqlalchemy.exc import IntegrityError
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import Row
-
 from resume_engine.core.audit import AuditEvent
 from resume_engine.core.decisions import Decision, DecisionKind
 from resume_engine.core.payload import encode
@@ -16,7 +14,8 @@ from resume_engine.core.run_summary import Failure, RunSummary
 from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
 from resume_engine.storage.schema import runs
 
-AnyRow = Row[Any]
+AnyRow = Any
+"""A SQLAlchemy row; its generic type differs between the 2.0 and 2.1 series."""
 
 SUMMARY_COLUMNS = [column for column in runs.c if column.name not in ("metadata_json", "initial_input_json")]
 

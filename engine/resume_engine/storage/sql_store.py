@@ -287,8 +287,9 @@ class SqlCheckpointStore(CheckpointStore):
         if key == "uq_step_records_completed_key" and change.record is not None:
             record = change.record
             return IdempotencyCollisionError(
-                f"Run {run_id}, step {record.step_index} {record.step_name!r}: a completed record has the key "
-                f"{record.idempotency_key} already. Read the run again; the step must not be recorded twice."
+                f"Run {run_id}, step {record.step_index} {record.step_name!r}: a completed record "
+                f"has the key {record.idempotency_key} already. "
+                "Read the run again; the step must not be recorded twice."
             )
         if key == "uq_step_records_run_sequence" and change.record is not None:
             return StaleRunError(

@@ -80,7 +80,9 @@ def _mark_duplicates(conn: Connection, steps: Any, completed_keys: set[str]) -> 
         if completed:
             completed_keys.add(step.idempotency_key)
     if duplicates:
-        conn.execute(update(step_records).where(step_records.c.id.in_(duplicates)).values(legacy_duplicate=True))
+        conn.execute(
+            update(step_records).where(step_records.c.id.in_(duplicates)).values(legacy_duplicate=True)
+        )
 
 
 def _carry_run(conn: Connection, run: Any, steps: Any) -> None:
@@ -118,7 +120,8 @@ def _open_failure(own: list[Any]) -> Any:
         return None
     last = max(failed, key=lambda s: s.sequence)
     mended = any(
-        s.step_index == last.step_index and s.sequence > last.sequence and s.status in COMPLETED_STATUSES for s in own
+        s.step_index == last.step_index and s.sequence > last.sequence and s.status in COMPLETED_STATUSES
+        for s in own
     )
     return None if mended else last
 
@@ -129,7 +132,9 @@ def _failure_values(
     classification = FailureClassification(failed.failure_classification or FailureClassification.PERMANENT)
     key = f"{failed.step_index}:{failed.sequence}"
     left: tuple[GateAction, ...] = tuple(
-        a for a in required_actions(classification, environment) if (key, DecisionKind(a.value)) not in decided
+        a
+        for a in required_actions(classification, environment)
+        if (key, DecisionKind(a.value)) not in decided
     )
     attempts = sum(1 for s in own if s.step_index == failed.step_index and s.status == StepStatus.FAILED)
     return {
@@ -155,9 +160,13 @@ def _decisions(run: Any, gates: dict[str, Any], own: list[Any]) -> Iterator[Deci
     for key, entry in (gates.get("compensations") or {}).items():
         yield _decision(run, key, DecisionKind.COMPENSATION, entry, "recorded_by", "completed_at")
     ack = gates.get("prod_resume_ack") or {}
-    key = ack.get("failure_key") or _latest_failure_key(own, _moment(ack.get("acknowledged_at"), run.updated_at))
+    key = ack.get("failure_key") or _latest_failure_key(
+        own, _moment(ack.get("acknowledged_at"), run.updated_at)
+    )
     if ack.get("granted") and key:
-        yield _decision(run, str(key), DecisionKind.PROD_RESUME_ACK, ack, "acknowledged_by", "acknowledged_at")
+        yield _decision(
+            run, str(key), DecisionKind.PROD_RESUME_ACK, ack, "acknowledged_by", "acknowledged_at"
+        )
 
 
 def _latest_failure_key(own: list[Any], at: datetime) -> str | None:
