@@ -1,0 +1,66 @@
+"""What README and docs show is executed, and what they link to exists."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from resume_engine.core import errors
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
+EXECUTABLE = [page for page in PAGES if PYTHON_BLOCK.search(page.read_text(encoding="utf-8"))]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", EXECUTABLE, ids=name_of)
+def test_the_code_of_a_page_runs_and_prints_what_its_comments_say(page: Path, tmp_path: Path) -> None:
+    code = "\n".join(PYTHON_BLOCK.findall(page.read_text(encoding="utf-8")))
+    promised = re.findall(r"print\(.*\)  # (.+)$", code, re.MULTILINE)
+    script = tmp_path / "page.py"
+    script.write_text(code, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-W", "error::DeprecationWarning:__main__", str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": str(ROOT / "engine")},
+    )
+    assert done.returncode == 0, done.stderr
+    for line in promised:
+        if not line.startswith("or "):
+            assert line in done.stdout, f"{name_of(page)} promises {line!r}; printed:\n{done.stdout}"
+
+
+def test_readme_has_code_to_run() -> None:
+    assert ROOT / "README.md" in EXECUTABLE
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), f"{name_of(page)} links to {target}, which is not there"
+
+
+def test_troubleshooting_knows_every_error_a_caller_can_meet() -> None:
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    bases = {"ResumeEngineError", "InvalidValueError", "StepOutputError", "DecisionError", "SchemaError"}
+    raised = {
+        name
+        for name, member in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(member, errors.ResumeEngineError) and name not in bases
+    }
+    missing = {name for name in raised if f"`{name}`" not in text}
+    assert not missing, f"docs/troubleshooting.md says nothing about {sorted(missing)}"
