@@ -274,7 +274,7 @@ class RunQueries:
     ) -> tuple[list[StepView], bool]:
         """Return the attempts behind sequence `after`, and whether there are more."""
         query = (
-            select(*_STEP_VIEW_COLUMNS)
+            select(*STEP_VIEW_COLUMNS)
             .where(step_records.c.run_id == run_id, step_records.c.sequence > after)
             .order_by(step_records.c.sequence, step_records.c.id)
             .limit(limit + 1)
@@ -283,18 +283,18 @@ class RunQueries:
             query = query.where(step_records.c.status == StepStatus.FAILED.value)
         with self._store.reading() as conn:
             found = conn.execute(query).all()
-        return [_step_view(row) for row in found[:limit]], len(found) > limit
+        return [step_view_from_row(row) for row in found[:limit]], len(found) > limit
 
     def load_step_view(self, run_id: str, sequence: int) -> StepView | None:
         """Return one attempt as pages show it, or None."""
         query = (
-            select(*_STEP_VIEW_COLUMNS)
+            select(*STEP_VIEW_COLUMNS)
             .where(step_records.c.run_id == run_id, step_records.c.sequence == sequence)
             .limit(1)
         )
         with self._store.reading() as conn:
             row = conn.execute(query).one_or_none()
-        return _step_view(row) if row is not None else None
+        return step_view_from_row(row) if row is not None else None
 
     def load_step_json(self, run_id: str, sequence: int, which: str) -> str | None:
         """Return the recorded `input` or `output` text of an attempt, exactly as stored, or None."""
@@ -348,7 +348,7 @@ _ATTEMPT_COLUMNS = (
     step_records.c.timestamp,
     step_records.c.duration_ms,
 )
-_STEP_VIEW_COLUMNS = (
+STEP_VIEW_COLUMNS = (
     *_ATTEMPT_COLUMNS,
     step_records.c.attempt,
     step_records.c.idempotency_key,
@@ -365,7 +365,7 @@ _STEP_VIEW_COLUMNS = (
 )
 
 
-def _step_view(row: Any) -> StepView:
+def step_view_from_row(row: Any) -> StepView:
     failure = row.failure_classification
     return StepView(
         sequence=row.sequence,

@@ -1,0 +1,208 @@
+"""What the gate queue asks: one stopped run with its evidence, and what was decided lately."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from types import SimpleNamespace
+from typing import Any
+
+from sqlalchemy import Select, String, and_, cast, func, literal, select
+
+from resume_engine.core.audit import AuditEvent, EventType
+from resume_engine.core.decisions import Decision
+from resume_engine.core.errors import InvalidValueError
+from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.step_record import COMPLETED_STATUSES, StepKind
+from resume_engine.storage import rows
+from resume_engine.storage.run_queries import (
+    PREVIEW_CHARACTERS,
+    STEP_VIEW_COLUMNS,
+    StepView,
+    step_view_from_row,
+)
+from resume_engine.storage.schema import audit_events, decisions, runs, step_records
+from resume_engine.storage.sql_store import SqlCheckpointStore
+
+_LATER_ATTEMPTS = 4  # enough to hold a compensation, the retried step and what follows it
+_STEP, _DECISION = "step__", "decision__"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One failure event of a run with the evidence that a decision is based on.
+
+    `failed` is the failed attempt (None when its record is gone); `last_output` is the beginning of the
+    output of the step completed before it.
+    """
+
+    run: RunSummary
+    failure_key: str | None
+    failed: StepView | None
+    last_output: str | None = None
+    last_output_size: int | None = None
+    decisions: Sequence[Decision] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aftermath:
+    """What happened to a run after a failure was decided."""
+
+    resumed: AuditEvent | None
+    attempts: Sequence[StepView]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decided:
+    """One decision and the run as it stands now."""
+
+    decision: Decision
+    run: RunSummary
+
+
+class GateQueries:
+    """Answer the questions of the gate queue."""
+
+    def __init__(self, store: SqlCheckpointStore) -> None:
+        self._store = store
+
+    def oldest_waiting(self) -> Case | None:
+        """Return the run that waits longest for a person, with all its evidence; one statement."""
+        run_key = cast(runs.c.failure_step_index, String) + ":" + cast(runs.c.failure_sequence, String)
+        query = (
+            _case_query(runs.c.failure_sequence)
+            .add_columns(*_labelled(decisions.c, _DECISION))
+            # A failure closes two gates at most: while one is closed, at most one decision about it exists.
+            .outerjoin(
+                decisions, and_(decisions.c.run_id == runs.c.run_id, decisions.c.failure_key == run_key)
+            )
+            .where(runs.c.blocked_by.is_not(None))
+            .order_by(runs.c.blocked_since, runs.c.run_id)
+            .limit(1)
+        )
+        with self._store.reading() as conn:
+            row = conn.execute(query).one_or_none()
+        if row is None:
+            return None
+        decided = _part(row, _DECISION)
+        found = [rows.decision_from_row(decided)] if decided.decision_id is not None else []
+        return _case(row, None, found)
+
+    def load_case(self, run_id: str, failure_key: str | None = None) -> Case | None:
+        """Return one failure event of a run, the current one by default, or None; two statements.
+
+        Raises `InvalidValueError` for a key that no failure can have.
+        """
+        sequence = runs.c.failure_sequence if failure_key is None else literal(_sequence_of(failure_key))
+        with self._store.reading() as conn:
+            row = conn.execute(_case_query(sequence).where(runs.c.run_id == run_id).limit(1)).one_or_none()
+            if row is None:
+                return None
+            case_found = _case(row, failure_key, ())
+            found = conn.execute(
+                select(decisions)
+                .where(decisions.c.run_id == run_id, decisions.c.failure_key == case_found.failure_key)
+                .order_by(decisions.c.decision_id)
+            ).all()
+        return _case(row, failure_key, [rows.decision_from_row(r) for r in found])
+
+    def load_aftermath(self, run_id: str, sequence: int, since: datetime) -> Aftermath:
+        """Return the first resume after `since` and the attempts behind `sequence`; two statements."""
+        resumed = (
+            select(audit_events)
+            .where(audit_events.c.run_id == run_id, audit_events.c.created_at >= since)
+            .where(audit_events.c.event_type == EventType.RUN_RESUMED.value)
+            .order_by(audit_events.c.event_id)
+            .limit(1)
+        )
+        attempts = (
+            select(*STEP_VIEW_COLUMNS)
+            .where(step_records.c.run_id == run_id, step_records.c.sequence > sequence)
+            .where(step_records.c.kind == StepKind.STEP.value)
+            .order_by(step_records.c.sequence)
+            .limit(_LATER_ATTEMPTS)
+        )
+        with self._store.reading() as conn:
+            event = conn.execute(resumed).one_or_none()
+            found = conn.execute(attempts).all()
+        return Aftermath(
+            resumed=rows.event_from_row(event) if event is not None else None,
+            attempts=[step_view_from_row(row) for row in found],
+        )
+
+    def decided_since(self, since: datetime, *, limit: int = 50) -> list[Decided]:
+        """Return what was decided since then, newest first, with the runs as they stand now."""
+        query = (
+            select(*_labelled(decisions.c, _DECISION), *rows.SUMMARY_COLUMNS)
+            .join(runs, runs.c.run_id == decisions.c.run_id)
+            .where(decisions.c.decided_at >= since)
+            .order_by(decisions.c.decided_at.desc(), decisions.c.decision_id.desc())
+            .limit(limit)
+        )
+        with self._store.reading() as conn:
+            found = conn.execute(query).all()
+        return [
+            Decided(
+                decision=rows.decision_from_row(_part(row, _DECISION)),
+                run=rows.summary_from_row(row),
+            )
+            for row in found
+        ]
+
+
+def _case_query(sequence: Any) -> Select[Any]:
+    earlier = (
+        select(step_records.c.output_json)
+        .where(step_records.c.run_id == runs.c.run_id, step_records.c.sequence < sequence)
+        .where(step_records.c.kind == StepKind.STEP.value, step_records.c.status.in_(COMPLETED_STATUSES))
+        .order_by(step_records.c.sequence.desc())
+        .limit(1)
+        .correlate(runs)
+        .scalar_subquery()
+    )
+    return select(
+        *rows.SUMMARY_COLUMNS,
+        *_labelled(STEP_VIEW_COLUMNS, _STEP),
+        func.substr(earlier, 1, PREVIEW_CHARACTERS).label("last_output"),
+        func.length(earlier).label("last_output_size"),
+    ).select_from(
+        runs.outerjoin(
+            step_records,
+            and_(step_records.c.run_id == runs.c.run_id, step_records.c.sequence == sequence),
+        )
+    )
+
+
+def _case(row: Any, failure_key: str | None, decided: Sequence[Decision]) -> Case:
+    run = rows.summary_from_row(row)
+    step = _part(row, _STEP)
+    return Case(
+        run=run,
+        failure_key=failure_key or (run.failure.key if run.failure else None),
+        failed=step_view_from_row(step) if step.sequence is not None else None,
+        last_output=row.last_output,
+        last_output_size=row.last_output_size,
+        decisions=decided,
+    )
+
+
+def _labelled(columns: Any, prefix: str) -> list[Any]:
+    return [column.label(prefix + column.name) for column in columns]
+
+
+def _part(row: Any, prefix: str) -> SimpleNamespace:
+    """Return the columns of a joined row that carry `prefix`, under their own names."""
+    found = row._mapping
+    return SimpleNamespace(
+        **{name.removeprefix(prefix): found[name] for name in found if str(name).startswith(prefix)}
+    )
+
+
+def _sequence_of(failure_key: str) -> int:
+    index, _, sequence = failure_key.partition(":")
+    if not (index.isascii() and index.isdigit() and sequence.isascii() and sequence.isdigit()):
+        raise InvalidValueError(
+            "failure", f"{failure_key!r} is no failure key; expected step:sequence, as in 12:13"
+        )
+    return int(sequence)
