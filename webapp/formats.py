@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 from resume_engine.core.clock import as_utc, utc_now
 
@@ -51,8 +51,8 @@ def utc_clock(moment: datetime) -> str:
 
 
 def iso(moment: datetime) -> str:
-    """Return the exact time for a `datetime` attribute, with milliseconds and `Z`."""
-    return as_utc(moment).astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    """Return the exact time for a `datetime` attribute, `2026-11-22T09:04:33Z`."""
+    return f"{as_utc(moment):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def duration(milliseconds: float | None) -> str:

@@ -119,7 +119,7 @@ GATES: dict[str, GateLook] = {
         done="Rejected",
         icon="bar",
         tone="red",
-        sentence="The run is cancelled for good. What it already did stays as it is.",
+        sentence="Cancels the run for good: nobody can resume it. What it already did stays as it is.",
     ),
 }
 OPEN_GATES = ("compensation", "human_approval", "prod_resume_ack")
@@ -200,22 +200,16 @@ def event_words(event_type: object) -> str:
     return EVENTS.get(word) or word.replace(".", " ").replace("_", " ")
 
 
-def allows(kind: object, failure: Any) -> str:
-    """Return the sentence that tells what pressing the button of `kind` lets happen after `failure`."""
+def allows(kind: object, failure: Any, briefly: bool = False) -> str:
+    """Return what the button of `kind` lets happen after `failure`; `briefly`: no word on earlier steps."""
     step = f"step {failure.step_index}" if failure else "the failed step"
-    earlier = _not_repeated(failure.step_index if failure else 0)
-    match str(kind):
-        case "human_approval":
-            return f"Lets {step} run again with the recorded input and the same idempotency key. {earlier}"
-        case "compensation":
-            return (
-                f"Records that what {step} did before it failed is undone. Then it may run again. {earlier}"
-            )
-        case "prod_resume_ack":
-            return f"Lets this run continue in prod, at {step}. {earlier}"
-        case "reject":
-            return "Cancels the run for good: nobody can resume it. What it already did stays as it is."
-    return gate_look(kind).sentence
+    earlier = "" if briefly else _not_repeated(failure.step_index if failure else 0)
+    sentence = {
+        "human_approval": f"Lets {step} run again with the recorded input and the same idempotency key.",
+        "compensation": f"Records that what {step} did before it failed is undone. Then it may run again.",
+        "prod_resume_ack": f"Lets this run go on in prod, at {step}.",
+    }.get(str(kind))
+    return f"{sentence} {earlier}".rstrip() if sentence else gate_look(kind).sentence
 
 
 def _not_repeated(step_index: int) -> str:
@@ -254,6 +248,7 @@ FILTERS = {
 
 def register(app: Flask) -> None:
     """Give every template of `app` the filters and tables of this module."""
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True  # indentation is for us, not for the wire
     app.jinja_env.filters.update(FILTERS)
     app.jinja_env.globals.update(
         STATES=STATES,
