@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, or_
+from sqlalchemy import ColumnElement, and_, false, func, or_
 
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, RunStatus
@@ -18,13 +18,17 @@ from resume_engine.storage.schema import runs
 Condition = ColumnElement[bool]
 StartsWith = Callable[[Any, str], Condition]
 
+CAUSE_CHARACTERS = 120
+"""How much of a message tells causes apart; what follows is often an id or a number."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunFilter:
     """Narrow a list of runs; None and empty text mean "any".
 
     `search` is the beginning of a run id or a part of a workflow name. `since` and `until` bound
-    `created_at`. `error_type` and `message_start` name a cause of failure.
+    `created_at`. `error_type` and `message_start` name a cause, as `failure_causes` counts it: only runs
+    whose failure still stands, not those that are cancelled or already at work again.
     """
 
     state: RunState | None = None
@@ -64,6 +68,19 @@ def gate_condition(action: GateAction) -> Condition:
     return runs.c.blocked_by.in_([text for text in BLOCKED_BY_TEXTS if action.value in text.split("+")])
 
 
+def standing_failure() -> Condition:
+    """Return the rows whose failure nobody has mended, cancelled or taken up again."""
+    return and_(
+        runs.c.failure_classification.is_not(None),
+        runs.c.status.in_([RunStatus.FAILED.value, RunStatus.PAUSED.value]),
+    )
+
+
+def cause_condition(message_start: str) -> Condition:
+    """Return the rows whose message begins like a cause; a short message is the whole of it."""
+    return func.substr(runs.c.failure_message, 1, CAUSE_CHARACTERS) == message_start[:CAUSE_CHARACTERS]
+
+
 BLOCKED_BY_TEXTS = (
     "compensation",
     "human_approval",
@@ -96,13 +113,12 @@ def conditions(
         found.append(runs.c.created_at >= wanted.since)
     if wanted.until is not None:
         found.append(runs.c.created_at < wanted.until)
+    if wanted.error_type or wanted.message_start:
+        found.append(standing_failure())
     if wanted.error_type:
-        found += [runs.c.failure_classification.is_not(None), runs.c.failure_error_type == wanted.error_type]
+        found.append(runs.c.failure_error_type == wanted.error_type)
     if wanted.message_start:
-        found += [
-            runs.c.failure_classification.is_not(None),
-            runs.c.failure_message.startswith(wanted.message_start, autoescape=True),
-        ]
+        found.append(cause_condition(wanted.message_start))
     if wanted.search and wanted.search.strip():
         found.append(_search_condition(wanted.search.strip(), workflow_names, starts_with))
     return found

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, literal, select, text, tuple_
+from sqlalchemy import Select, func, literal, literal_column, select, text, tuple_
 
 from resume_engine.core import clock
 from resume_engine.core.decisions import Decision
@@ -18,12 +18,18 @@ from resume_engine.core.run_summary import RunState, RunSummary
 from resume_engine.core.step_record import FailureClassification, StepKind, StepStatus
 from resume_engine.storage import rows
 from resume_engine.storage.keyset import Cursor, Page, cut_page
-from resume_engine.storage.run_filter import RunFilter, conditions, gate_condition
+from resume_engine.storage.run_filter import (
+    CAUSE_CHARACTERS,
+    RunFilter,
+    cause_condition,
+    conditions,
+    gate_condition,
+    standing_failure,
+)
 from resume_engine.storage.schema import UtcDateTime, decisions, runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 PREVIEW_CHARACTERS = 2_000
-CAUSE_CHARACTERS = 120
 _NEWER_CAP = 100  # "100 or more new" says enough, and counting stops there
 
 _WORKFLOW_NAMES = text(
@@ -199,7 +205,7 @@ class RunQueries:
         if workflow:
             query = query.where(runs.c.workflow_name == workflow)
         if message_start:
-            query = query.where(runs.c.failure_message.startswith(message_start, autoescape=True))
+            query = query.where(cause_condition(message_start))
         order = (runs.c.blocked_since, runs.c.run_id)
         query = _paged(query, order, cursor, newest_first=False).limit(limit + 1)
         with self._store.reading() as conn:
@@ -232,8 +238,7 @@ class RunQueries:
         last = func.max(runs.c.failed_at).label("last")
         query = (
             select(runs.c.failure_classification, runs.c.failure_error_type, start, amount, last, in_prod)
-            .where(runs.c.failure_classification.is_not(None), runs.c.created_at >= since)
-            .where(runs.c.status.in_([RunStatus.FAILED.value, RunStatus.PAUSED.value]))
+            .where(standing_failure(), runs.c.created_at >= since)
             .group_by(runs.c.failure_classification, runs.c.failure_error_type, start)
             .order_by(amount.desc(), last.desc())
             .limit(limit)
@@ -251,6 +256,12 @@ class RunQueries:
             )
             for classification, error_type, message, count, failed_at, prod in found
         ]
+
+    def load_runs(self, run_ids: Sequence[str]) -> list[RunSummary]:
+        """Return the runs with these ids, in no particular order; unknown ids are left out."""
+        query = select(*rows.SUMMARY_COLUMNS).where(runs.c.run_id.in_(run_ids))
+        with self._store.reading() as conn:
+            return [rows.summary_from_row(row) for row in conn.execute(query)]
 
     def load_head(self, run_id: str) -> RunHead | None:
         """Return a run's row, metadata and decisions, or None; two statements."""
@@ -280,7 +291,7 @@ class RunQueries:
             .limit(limit + 1)
         )
         if only_failed:
-            query = query.where(step_records.c.status == StepStatus.FAILED.value)
+            query = query.where(step_records.c.status == _FAILED)
         with self._store.reading() as conn:
             found = conn.execute(query).all()
         return [step_view_from_row(row) for row in found[:limit]], len(found) > limit
@@ -363,6 +374,10 @@ STEP_VIEW_COLUMNS = (
     func.substr(step_records.c.output_json, 1, PREVIEW_CHARACTERS).label("output_preview"),
     func.length(step_records.c.output_json).label("output_size"),
 )
+
+
+# Written into the statement, not bound: only then can a database see that the index of failed steps serves it.
+_FAILED = literal_column(f"'{StepStatus.FAILED.value}'")
 
 
 def step_view_from_row(row: Any) -> StepView:
