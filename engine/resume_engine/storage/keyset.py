@@ -1,4 +1,4 @@
-"""Keyset pages: a page starts behind a row, not after a number of rows, so page 1,000 costs what page 1 costs."""
+"""Keyset pages: a page starts behind a row, not after a number of rows, so page 1,000 costs what 1 costs."""
 
 from __future__ import annotations
 
@@ -35,12 +35,14 @@ class Cursor:
         try:
             padded = text.encode("ascii") + b"=" * (-len(text) % 4)
             moment, row_id, backwards = json.loads(base64.urlsafe_b64decode(padded))
+            row_id = str(row_id)[:64]
+            if "\x00" in row_id:
+                raise ValueError("no id holds a NUL")
+            row_id.encode()  # a lone surrogate is no text for a database
             return cls(
-                moment=as_utc(datetime.fromisoformat(moment)),
-                row_id=str(row_id)[:64],
-                backwards=bool(backwards),
+                moment=as_utc(datetime.fromisoformat(moment)), row_id=row_id, backwards=bool(backwards)
             )
-        except (ValueError, TypeError, UnicodeError, binascii.Error, RecursionError) as problem:
+        except (ValueError, TypeError, OverflowError, binascii.Error, RecursionError) as problem:
             raise InvalidValueError(
                 "cursor", "is not one of ours; start again at the first page"
             ) from problem

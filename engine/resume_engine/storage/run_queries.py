@@ -1,4 +1,4 @@
-"""The read side: what explorer, queue, overview and run page ask. None of it reads the steps of a whole run."""
+"""The read side: what explorer, queue, overview and run page ask; none of it reads all steps of a run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, literal, literal_column, select, text, tuple_
+from sqlalchemy import ColumnElement, Select, func, literal, literal_column, select, text, tuple_
 
 from resume_engine.core import clock
 from resume_engine.core.decisions import Decision
@@ -376,8 +376,8 @@ STEP_VIEW_COLUMNS = (
 )
 
 
-# Written into the statement, not bound: only then can a database see that the index of failed steps serves it.
-_FAILED = literal_column(f"'{StepStatus.FAILED.value}'")
+# Written into the statement, not bound: only then can a database see that the index of failures serves it.
+_FAILED: ColumnElement[str] = literal_column(f"'{StepStatus.FAILED.value}'")
 
 
 def step_view_from_row(row: Any) -> StepView:

@@ -148,6 +148,17 @@ step_records = Table(
     # 0.2.0's replays copied records into other runs; those copies are kept but exempt from the keys below.
     Column("legacy_duplicate", Boolean, nullable=False, server_default=text("false")),
 )
+# Pages of steps; the unique keys below are partial, so no plain query is served by them.
+Index("ix_step_records_run_sequence", step_records.c.run_id, step_records.c.sequence, step_records.c.id)
+_failed_step = text("status = 'failed'")
+Index(
+    "ix_step_records_failed",
+    step_records.c.run_id,
+    step_records.c.sequence,
+    step_records.c.id,
+    sqlite_where=_failed_step,
+    postgresql_where=_failed_step,
+)
 Index(
     "uq_step_records_run_sequence",
     step_records.c.run_id,
