@@ -25,6 +25,8 @@ from resume_engine.core.errors import (
     RunNotFoundError,
     StaleRunError,
 )
+from resume_engine.core.open_failures import after_clearing
+from resume_engine.core.payload import is_storable, storable
 from resume_engine.core.permissions import Permission, role_allows
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import FINISHED_STATUSES, RunStatus
@@ -34,6 +36,8 @@ from resume_engine.core.run_summary import RunSummary
 if TYPE_CHECKING:
     from resume_engine.core.store import CheckpointStore
 
+ACTOR_MAX_CHARACTERS = 255
+FAILURE_KEY_MAX_CHARACTERS = 32
 NOTE_MAX_CHARACTERS = 2_000
 RESULT_MAX_CHARACTERS = 64_000
 _ATTEMPTS = 20  # rounds against others who change the same run; each round someone else got further
@@ -46,6 +50,15 @@ class DecisionKind(StrEnum):
     HUMAN_APPROVAL = "human_approval"  # the step may run again
     PROD_RESUME_ACK = "prod_resume_ack"  # the resume in prod is known and wanted
     REJECT = "reject"  # the run is cancelled, for good
+
+
+def parse_decision_kind(value: object) -> DecisionKind:
+    """Return the kind named by `value`; raise `DecisionInputError` for any other word."""
+    try:
+        return DecisionKind(value)  # type: ignore[arg-type]
+    except ValueError:
+        known = ", ".join(kind.value for kind in DecisionKind)
+        raise DecisionInputError("kind", f"{value!r} is unknown; use one of {known}") from None
 
 
 _EVENT_OF_KIND: dict[DecisionKind, EventType] = {
@@ -107,14 +120,19 @@ def check_request(request: DecisionRequest) -> None:
         raise DecisionNotAllowedError(request.actor.name, request.actor.role, request.kind)
     if not request.actor.name.strip():
         raise DecisionInputError("actor", "say who decides")
-    note = request.note or ""
-    if len(note) > NOTE_MAX_CHARACTERS:
-        raise DecisionInputError(
-            "note", f"has {len(note)} characters; at most {NOTE_MAX_CHARACTERS} are kept"
-        )
-    if request.kind is DecisionKind.REJECT and not note.strip():
+    _check_text("actor", request.actor.name, ACTOR_MAX_CHARACTERS)
+    _check_text("note", request.note or "", NOTE_MAX_CHARACTERS)
+    _check_text("failure_key", request.failure_key or "", FAILURE_KEY_MAX_CHARACTERS)
+    if request.kind is DecisionKind.REJECT and not (request.note or "").strip():
         raise DecisionInputError("note", "a rejection cancels the run for good: give the reason")
     _check_result(request)
+
+
+def _check_text(field: str, value: str, longest: int) -> None:
+    if len(value) > longest:
+        raise DecisionInputError(field, f"has {len(value)} characters; at most {longest} are kept")
+    if not is_storable(value):
+        raise DecisionInputError(field, "must be text without NUL characters")
 
 
 def _check_result(request: DecisionRequest) -> None:
@@ -126,7 +144,7 @@ def _check_result(request: DecisionRequest) -> None:
         raise DecisionInputError("result", 'must be a JSON object, for example {"refund_id": "r-1"}')
     try:
         size = len(json.dumps(request.result, allow_nan=False))
-    except (TypeError, ValueError) as problem:
+    except (TypeError, ValueError, RecursionError) as problem:
         raise DecisionInputError("result", f"is not JSON: {problem}") from problem
     if size > RESULT_MAX_CHARACTERS:
         raise DecisionInputError("result", f"has {size} characters; at most {RESULT_MAX_CHARACTERS} are kept")
@@ -203,6 +221,8 @@ def _record(store: CheckpointStore, request: DecisionRequest) -> tuple[RunSummar
             raise RunNotFoundError(request.run_id)
         key = request.failure_key or (run.failure.key if run.failure else "")
         after = judge(run, store.list_decisions(request.run_id, failure_key=key), request, at)
+        if request.kind is not DecisionKind.REJECT:
+            after = after_clearing(store, after)
         decision = _decision(request, key, at)
         change = RunChange(
             before=run, after=after, decisions=(decision,), events=(_event(decision, request.actor),)
@@ -247,13 +267,18 @@ def _event(decision: Decision, actor: Actor) -> AuditEvent:
 
 
 def _record_refusal(store: CheckpointStore, request: DecisionRequest, refusal: DecisionError) -> None:
+    if store.load_summary(request.run_id) is None:
+        raise RunNotFoundError(request.run_id) from refusal
+    shown = storable(request.failure_key)[:FAILURE_KEY_MAX_CHARACTERS] if request.failure_key else None
     store.append_event(
         AuditEvent.by(
             request.actor,
             EventType.GATE_REFUSED,
             utc_now(),
             run_id=request.run_id,
-            failure_key=request.failure_key,
+            failure_key=storable(request.failure_key)[:FAILURE_KEY_MAX_CHARACTERS]
+            if request.failure_key
+            else None,
             payload={"kind": request.kind.value, "reason": type(refusal).__name__, "message": str(refusal)},
         )
     )

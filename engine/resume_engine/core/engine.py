@@ -13,22 +13,29 @@ from typing import Any
 from resume_engine.core import clock, replay, workflow
 from resume_engine.core.actor import ENGINE_ACTOR, Actor, Channel
 from resume_engine.core.audit import AuditEvent, EventType
-from resume_engine.core.decisions import Decision, DecisionKind, DecisionRequest, check_request, decide
+from resume_engine.core.decisions import (
+    Decision,
+    DecisionKind,
+    DecisionRequest,
+    check_request,
+    decide,
+    parse_decision_kind,
+)
 from resume_engine.core.errors import (
     InvalidValueError,
     NothingToDecideError,
     ReplayDivergenceError,
     RunNotFoundError,
 )
-from resume_engine.core.execution import RunExecution, assert_open
-from resume_engine.core.idempotency import generate_run_id
-from resume_engine.core.lease import Lease, lease_seconds_from_environment
+from resume_engine.core.execution import RunExecution, assert_idle, assert_open
+from resume_engine.core.idempotency import generate_idempotency_key, generate_run_id, hash_input
+from resume_engine.core.lease import Lease, check_lease_seconds, lease_seconds_from_environment
 from resume_engine.core.permissions import Role
 from resume_engine.core.resume_gates import GateAction, ResumeBlocker
 from resume_engine.core.run import FINISHED_STATUSES, Environment, Run, RunStatus, trace_lines
 from resume_engine.core.run_change import RunChange
-from resume_engine.core.run_summary import RunSummary, blockers_of
-from resume_engine.core.step import StepCallable, StepLike, as_steps
+from resume_engine.core.run_summary import Failure, RunSummary, blockers_of, cleared
+from resume_engine.core.step import Step, StepCallable, StepLike, as_steps, check_text
 from resume_engine.core.step_record import COMPENSATION_PREFIX, StepRecord
 from resume_engine.core.store import CheckpointStore
 
@@ -47,8 +54,12 @@ class ResumeEngine:
         self, store: CheckpointStore, *, lease_seconds: float | None = None, owner: str | None = None
     ) -> None:
         self._store = store
-        self._lease_seconds = lease_seconds_from_environment() if lease_seconds is None else lease_seconds
-        self._owner = owner or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"
+        self._lease_seconds = (
+            lease_seconds_from_environment()
+            if lease_seconds is None
+            else check_lease_seconds("lease_seconds", lease_seconds)
+        )
+        self._owner = check_text("owner", owner or _default_owner(), 255)
 
     @property
     def store(self) -> CheckpointStore:
@@ -76,7 +87,9 @@ class ResumeEngine:
         `environment` is dev, staging or prod; `metadata["environment"]` counts too, default dev.
         Raises `UnknownEnvironmentError`, `RunExistsError`, `InvalidValueError`.
         """
-        run = workflow.new_run(workflow_name, run_id or generate_run_id(), metadata, environment)
+        run = workflow.new_run(
+            workflow_name, generate_run_id() if run_id is None else run_id, metadata, environment
+        )
         self._store.create_run(run, actor=actor or self._actor())
         return run
 
@@ -102,12 +115,14 @@ class ResumeEngine:
         """Mark a run as completed; a run that is completed already stays as it is.
 
         Raises `ResumeBlockedError` while a gate is closed, `RunFinishedError` on a cancelled run,
-        `InvalidValueError` while the failure of a step is not mended.
+        `RunBusyError` while an executor works on it, `InvalidValueError` while the failure of a step is
+        not mended.
         """
         run = self._require(run_id)
         if run.status is not RunStatus.COMPLETED:
             assert_open(run, RUN_BLOCK_STEP)
-            if run.failure is not None:
+            assert_idle(run)
+            if run.failure is not None and run.failure.step_name != RUN_BLOCK_STEP:
                 raise InvalidValueError(
                     "run_id",
                     f"run {run_id} failed at step {run.failure.step_index}; resume it before completing it",
@@ -139,15 +154,18 @@ class ResumeEngine:
         """Execute one step, or return its record when it was completed with this input before.
 
         `step_fn(input, idempotency_key)` returns a dict. With `replay_mode` it is never called: a step
-        without a record raises `ReplayDivergenceError`. A failure is recorded, then raised again.
+        without a record raises `ReplayDivergenceError`. A failure is recorded, then raised again. Raises
+        `ResumeBlockedError` while a gate is closed, `RunBusyError` while an executor works on the run.
         """
-        execution = RunExecution(self._store, self._require(run_id), worker=self._owner)
+        run = self._require(run_id)
+        execution = RunExecution(self._store, run, worker=self._owner)
         attempt = execution.prepare(step_name, step_index, input_data)
         recorded = self._store.get_step_by_idempotency_key(attempt.idempotency_key)
         if recorded is not None:
             return recorded
         if replay_mode:
             raise ReplayDivergenceError(run_id, step_index, step_name, "no completed record has this input")
+        assert_idle(run)
         return execution.execute(step_name, step_index, input_data, step_fn)
 
     def execute_workflow(
@@ -220,7 +238,7 @@ class ResumeEngine:
         """Record a decision about the current failure (or the one shown, by `failure_key`)."""
         request = DecisionRequest(
             run_id=run_id,
-            kind=DecisionKind(kind),
+            kind=parse_decision_kind(kind),
             actor=actor,
             failure_key=failure_key,
             note=note,
@@ -256,7 +274,7 @@ class ResumeEngine:
         """Run a compensation for the current partial failure, record it and open its gate.
 
         `fn(input, idempotency_key)` gets the failed attempt's input unless `input_data` is given.
-        A compensation that completed before is not run again.
+        A compensation that completed for this failure event is not run again.
         """
         run = self._require(run_id)
         if run.failure is None or GateAction.COMPENSATION not in run.blocked_by:
@@ -271,8 +289,7 @@ class ResumeEngine:
             failure_key=run.failure.key,
         )
         check_request(request)
-        name = f"{COMPENSATION_PREFIX}{run.failure.step_name}"[:255]
-        record = self.execute_step(run_id, name, run.failure.step_index, input_data, fn)
+        record = self._compensate(run.run_id, run.failure, input_data, fn)
         decide(self._store, replace(request, result=record.output_data, step_sequence=record.sequence))
         return record
 
@@ -281,14 +298,14 @@ class ResumeEngine:
     def _advance(
         self,
         run_id: str,
-        steps: Sequence[Any],
+        steps: Sequence[Step],
         initial_input: dict[str, Any] | None,
         start_index: int | None,
         *,
         actor: Actor | None = None,
     ) -> Run:
         run = self._require(run_id)
-        if run.status is RunStatus.COMPLETED and start_index is None:
+        if run.status is RunStatus.COMPLETED:
             return self._full(run_id)
         assert_open(run, RUN_BLOCK_STEP)
         plan = workflow.plan(self._store, run, steps, initial_input, start_index)
@@ -298,8 +315,21 @@ class ResumeEngine:
         execution = RunExecution(self._store, held, worker=self._owner, extend=lease.extend)
         with lease.heartbeat(held):
             workflow.walk(execution, plan)
+        assert_open(execution.run, RUN_BLOCK_STEP)
         self._complete(execution.run)
         return self._full(run_id)
+
+    def _compensate(
+        self, run_id: str, failure: Failure, input_data: dict[str, Any], fn: StepCallable
+    ) -> StepRecord:
+        name = f"{COMPENSATION_PREFIX}{failure.step_name}"[:255]
+        key = generate_idempotency_key(run_id, name, failure.step_index, hash_input(input_data))
+        earlier = self._store.get_step_by_idempotency_key(key)
+        if earlier is not None and earlier.sequence < failure.sequence:
+            # It undid an earlier failure of this step with this input; the new one needs a key of its own.
+            suffix = f"#{failure.sequence}"
+            name = name[: 255 - len(suffix)] + suffix
+        return self.execute_step(run_id, name, failure.step_index, input_data, fn)
 
     def _resumed_event(self, run: RunSummary, plan: workflow.Plan, actor: Actor | None) -> AuditEvent:
         return AuditEvent.by(
@@ -314,7 +344,7 @@ class ResumeEngine:
     def _complete(self, run: RunSummary) -> None:
         at = clock.utc_now()
         after = replace(
-            run,
+            cleared(run),
             status=RunStatus.COMPLETED,
             updated_at=at,
             finished_at=at,
@@ -349,3 +379,7 @@ class ResumeEngine:
     @staticmethod
     def _person(name: str) -> Actor:
         return Actor(name=name, role=Role.OPERATOR, channel=Channel.LIBRARY)
+
+
+def _default_owner() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"

@@ -14,15 +14,18 @@ from resume_engine.core.errors import (
     OutputNotDictError,
     OutputNotSerializableError,
     ResumeBlockedError,
+    RunBusyError,
     RunFinishedError,
     StaleRunError,
 )
 from resume_engine.core.failure_classifier import classify
 from resume_engine.core.idempotency import generate_idempotency_key, hash_input
-from resume_engine.core.payload import as_recorded
+from resume_engine.core.open_failures import after_record
+from resume_engine.core.payload import as_recorded, storable
+from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import FINISHED_STATUSES
 from resume_engine.core.run_change import RunChange
-from resume_engine.core.run_summary import RunSummary, after_step, blockers_of
+from resume_engine.core.run_summary import RunSummary, blockers_of
 from resume_engine.core.step import StepCallable, check_step_name
 from resume_engine.core.step_record import COMPENSATION_PREFIX, StepRecord, StepStatus
 from resume_engine.core.store import CheckpointStore
@@ -38,8 +41,15 @@ def assert_open(run: RunSummary, step_name: str) -> None:
     """Raise unless `step_name` may be written to `run` now: not finished, no gate closed."""
     if run.status in FINISHED_STATUSES:
         raise RunFinishedError(run.run_id, run.status)
-    if run.blocked_by and not step_name.startswith(COMPENSATION_PREFIX):
+    compensates = step_name.startswith(COMPENSATION_PREFIX) and GateAction.COMPENSATION in run.blocked_by
+    if run.blocked_by and not compensates:
         raise ResumeBlockedError(blockers_of(run))
+
+
+def assert_idle(run: RunSummary) -> None:
+    """Raise `RunBusyError` while the claim of an executor on `run` is live."""
+    if run.lease_owner and run.lease_expires_at and run.lease_expires_at > utc_now():
+        raise RunBusyError(run.run_id, run.lease_owner, run.lease_expires_at)
 
 
 class RunExecution:
@@ -81,7 +91,8 @@ class RunExecution:
         data = self._checked_input(name, index, input_data)
         input_hash = hash_input(data)
         failure = self.run.failure
-        earlier = failure.attempts if failure is not None and failure.step_index == index else 0
+        same_step = failure is not None and (failure.step_index, failure.step_name) == (index, name)
+        earlier = failure.attempts if failure is not None and same_step else 0
         return StepRecord(
             step_name=name,
             step_index=index,
@@ -103,7 +114,7 @@ class RunExecution:
         for _ in range(_PARALLEL_ATTEMPTS):
             record.sequence = self.run.next_sequence
             record.timestamp = utc_now()
-            after = after_step(self.run, record)
+            after = after_record(self._store, self.run, record, only_blocking=self._extend is not None)
             if self._extend is not None:
                 after = self._extend(after)
             try:
@@ -155,11 +166,13 @@ def _failed(attempt: StepRecord, exc: Exception) -> StepRecord:
         failure_classification=classified.classification,
         classified_by=classified.rule,
         error_type=type(exc).__name__[:255],
-        error_message=_storable(str(exc) or type(exc).__name__)[:MESSAGE_MAX_CHARACTERS],
-        error_traceback=_storable(frames)[-TRACEBACK_MAX_CHARACTERS:],
+        error_message=storable(_message(exc))[:MESSAGE_MAX_CHARACTERS],
+        error_traceback=storable(frames)[-TRACEBACK_MAX_CHARACTERS:],
     )
 
 
-def _storable(text: str) -> str:
-    """Return text that every database accepts: no NUL, no lone surrogates."""
-    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+def _message(exc: Exception) -> str:
+    try:
+        return str(exc) or type(exc).__name__
+    except Exception:  # an exception whose own text fails must still be recorded
+        return type(exc).__name__

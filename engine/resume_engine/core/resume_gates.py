@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from resume_engine.core.errors import ResumeBlockedError
-from resume_engine.core.run import Environment, Run, RunStatus
+from resume_engine.core.run import Environment, Run, RunStatus, open_failures
 from resume_engine.core.step_record import FailureClassification, StepRecord
 
 __all__ = [
@@ -105,20 +105,22 @@ def get_resume_blockers(run: Run) -> list[ResumeBlocker]:
     """Return the decisions missing before `run` may go on, read from its records and gate metadata."""
     if run.status not in (RunStatus.FAILED, RunStatus.PAUSED):
         return []
-    failed = run.open_failure()
-    if failed is None:
-        return []
-    # An unclassified failure is unknown, and unknown means that a person must look.
-    classification = failed.failure_classification or FailureClassification.PERMANENT
-    decided = _decided_actions(get_gates_metadata(run), failed.failure_key)
-    return blockers_for(
-        step_index=failed.step_index,
-        step_name=failed.step_name,
-        key=failed.failure_key,
-        classification=classification,
-        message=failed.error_message or f"{classification.value} failure",
-        actions=[a for a in required_actions(classification, run.environment) if a not in decided],
-    )
+    gates = get_gates_metadata(run)
+    for failed in open_failures(run.steps):
+        # An unclassified failure is unknown, and unknown means that a person must look.
+        classification = failed.failure_classification or FailureClassification.PERMANENT
+        decided = _decided_actions(gates, failed.failure_key)
+        actions = [a for a in required_actions(classification, run.environment) if a not in decided]
+        if actions:
+            return blockers_for(
+                step_index=failed.step_index,
+                step_name=failed.step_name,
+                key=failed.failure_key,
+                classification=classification,
+                message=failed.error_message or f"{classification.value} failure",
+                actions=actions,
+            )
+    return []
 
 
 def assert_can_resume(run: Run) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from resume_engine.core.clock import as_utc, utc_now
 from resume_engine.core.errors import UnknownEnvironmentError
-from resume_engine.core.step_record import StepKind, StepRecord, StepStatus
+from resume_engine.core.step_record import StepKind, StepRecord
 
 
 class RunStatus(StrEnum):
@@ -71,7 +71,7 @@ class Run:
 
     def last_failed_step(self) -> StepRecord | None:
         """Return the latest failed workflow step, whether or not a later attempt completed it."""
-        failed = [s for s in self.steps if s.status == StepStatus.FAILED and s.kind is StepKind.STEP]
+        failed = [s for s in self.steps if s.is_failed and s.kind is StepKind.STEP]
         return max(failed, key=lambda s: s.sequence, default=None)
 
     def open_failure(self) -> StepRecord | None:
@@ -115,6 +115,18 @@ class Run:
     def audit_trace(self) -> str:
         """Return the deterministic audit trace of the run."""
         return "\n".join(trace_lines(self.run_id, self.workflow_name, self.steps))
+
+
+def open_failures(records: Iterable[StepRecord]) -> list[StepRecord]:
+    """Return the failed attempts, by sequence, that are the latest of their step (compensations aside).
+
+    More than one is left open only by steps that ran beside each other.
+    """
+    latest: dict[int, StepRecord] = {}
+    for record in sorted(records, key=lambda r: r.sequence):
+        if record.kind is StepKind.STEP and (record.is_completed or record.is_failed):
+            latest[record.step_index] = record
+    return sorted((r for r in latest.values() if r.is_failed), key=lambda r: r.sequence)
 
 
 def trace_lines(run_id: str, workflow_name: str, steps: Iterable[StepRecord]) -> Iterator[str]:

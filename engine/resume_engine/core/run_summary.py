@@ -85,15 +85,15 @@ def after_step(run: RunSummary, record: StepRecord) -> RunSummary:
     """Return the run row as it stands once `record` is appended; a pure function.
 
     A failure sets the failure and closes the gates it needs; a completed step moves the counters and
-    forgets the failure it mends; a compensation does neither. A step that completes beside a failure
-    of another step (parallel branches) leaves that failure standing.
+    forgets the failure it mends; a compensation does neither. A step that ends beside a failure of
+    another step (parallel branches) leaves that failure standing while its gates are closed.
     """
     moved = replace(run, next_sequence=record.sequence + 1, updated_at=record.timestamp)
     if record.kind is StepKind.COMPENSATION:
         return moved
     if record.is_completed:
         return _after_completion(run, moved, record)
-    return _after_failure(run, moved, record)
+    return _after_failure(run, moved, record) if record.is_failed else moved
 
 
 def cleared(run: RunSummary) -> RunSummary:
@@ -128,25 +128,32 @@ def _after_completion(run: RunSummary, moved: RunSummary, record: StepRecord) ->
 
 
 def _after_failure(run: RunSummary, moved: RunSummary, record: StepRecord) -> RunSummary:
-    classification = record.failure_classification or FailureClassification.PERMANENT
     same_step = run.failure is not None and run.failure.step_index == record.step_index
+    if run.blocked_by and not same_step:
+        return moved  # a closed gate stays closed, whatever a branch beside it does
     earlier = run.failure.attempts if run.failure is not None and same_step else 0
-    actions = required_actions(classification, run.environment)
+    failure = failure_of(record, attempts=earlier + 1)
+    actions = required_actions(failure.classification, run.environment)
     return replace(
         moved,
         status=RunStatus.FAILED,
-        failure=Failure(
-            step_index=record.step_index,
-            step_name=record.step_name,
-            sequence=record.sequence,
-            classification=classification,
-            error_type=record.error_type,
-            message=record.error_message or "",
-            failed_at=record.timestamp,
-            attempts=earlier + 1,
-        ),
+        failure=failure,
         blocked_by=actions,
         blocked_since=record.timestamp if actions else None,
         cleared_by=None,
         cleared_at=None,
+    )
+
+
+def failure_of(record: StepRecord, *, attempts: int) -> Failure:
+    """Return the failure event that a failed record stands for; an unclassified one needs a person."""
+    return Failure(
+        step_index=record.step_index,
+        step_name=record.step_name,
+        sequence=record.sequence,
+        classification=record.failure_classification or FailureClassification.PERMANENT,
+        error_type=record.error_type,
+        message=record.error_message or "",
+        failed_at=record.timestamp,
+        attempts=attempts,
     )

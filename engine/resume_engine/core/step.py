@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from resume_engine.core.errors import InvalidValueError
+from resume_engine.core.payload import is_storable
 
 StepCallable = Callable[[dict[str, Any], str], dict[str, Any]]
 """`step_fn(input_data, idempotency_key) -> output_data`."""
@@ -25,9 +26,16 @@ StepLike = Step | tuple[str, StepCallable]
 
 def check_step_name(name: object) -> str:
     """Return `name` if it can be recorded (1 to 255 characters, no NUL); raise `InvalidValueError` else."""
-    if not isinstance(name, str) or not name or len(name) > 255 or "\x00" in name:
-        raise InvalidValueError("step_name", f"must be 1 to 255 characters without NUL, found {name!r:.80}")
-    return name
+    return check_text("step_name", name, 255)
+
+
+def check_text(field: str, value: object, longest: int) -> str:
+    """Return `value` if it is text that both databases keep; raise `InvalidValueError` naming `field` else."""
+    if not isinstance(value, str) or not value.strip() or len(value) > longest or not is_storable(value):
+        raise InvalidValueError(
+            field, f"must be 1 to {longest} characters of text without NUL, found {value!r:.80}"
+        )
+    return value
 
 
 def as_steps(steps: Iterable[StepLike]) -> Sequence[Step]:

@@ -82,6 +82,11 @@ class StepRecord:
         return self.status in COMPLETED_STATUSES
 
     @property
+    def is_failed(self) -> bool:
+        """Return whether the attempt ended with a failure."""
+        return self.status is StepStatus.FAILED
+
+    @property
     def failure_key(self) -> str:
         """Return the key of this failure event, `step_index:sequence`."""
         return f"{self.step_index}:{self.sequence}"

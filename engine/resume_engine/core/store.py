@@ -10,7 +10,7 @@ from typing import Any
 from resume_engine.core.actor import ENGINE_ACTOR, Actor
 from resume_engine.core.audit import AuditEvent
 from resume_engine.core.decisions import Decision
-from resume_engine.core.run import Run
+from resume_engine.core.run import Run, open_failures
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import StepRecord
@@ -65,6 +65,10 @@ class CheckpointStore(ABC):
     @abstractmethod
     def iter_steps(self, run_id: str, *, completed_only: bool = False) -> Iterator[StepRecord]:
         """Yield records by sequence, without holding all of them in memory."""
+
+    def list_open_failures(self, run_id: str) -> Sequence[StepRecord]:
+        """Return the failed attempts, by sequence, that are the latest of their step."""
+        return open_failures(self.iter_steps(run_id))
 
     @abstractmethod
     def load_step(self, run_id: str, sequence: int) -> StepRecord | None:

@@ -18,7 +18,7 @@ from resume_engine.core.idempotency import hash_input
 from resume_engine.core.payload import as_recorded
 from resume_engine.core.run import Environment, Run, RunStatus, parse_environment
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.core.step import Step
+from resume_engine.core.step import Step, check_text
 from resume_engine.core.step_record import StepKind
 from resume_engine.core.store import CheckpointStore
 
@@ -44,9 +44,10 @@ def new_run(
     workflow_name: str, run_id: str, metadata: State | None, environment: str | Environment | None
 ) -> Run:
     """Return a running run from what a caller gave; raise `InvalidValueError` naming the field."""
-    _check_text("workflow_name", workflow_name, 255)
-    _check_text("run_id", run_id, 36)
-    named = (metadata or {}).get("environment")
+    check_text("workflow_name", workflow_name, 255)
+    check_text("run_id", run_id, 36)
+    kept = _checked_metadata(metadata)
+    named = kept.get("environment")
     if environment is not None and named is not None and str(environment) != str(named):
         raise InvalidValueError(
             "environment", f"{environment!s} given, but metadata says {named!s}; give one of them"
@@ -56,21 +57,18 @@ def new_run(
         run_id=run_id,
         workflow_name=workflow_name,
         status=RunStatus.RUNNING,
-        metadata=_checked_metadata(metadata),
+        metadata=kept,
         environment=parse_environment(chosen),
     )
 
 
 def _checked_metadata(metadata: State | None) -> State:
+    if metadata is not None and not isinstance(metadata, dict):
+        raise InvalidValueError("metadata", f"must be a JSON object, found {type(metadata).__name__}")
     try:
-        return as_recorded(dict(metadata or {}))
+        return as_recorded(metadata or {})
     except (TypeError, ValueError, RecursionError) as problem:
         raise InvalidValueError("metadata", f"must be a JSON object: {problem}") from problem
-
-
-def _check_text(field: str, value: object, longest: int) -> None:
-    if not isinstance(value, str) or not value.strip() or len(value) > longest or "\x00" in value:
-        raise InvalidValueError(field, f"must be 1 to {longest} characters without NUL, found {value!r:.80}")
 
 
 def with_injected_failure(steps: Sequence[Step], index: int) -> Sequence[Step]:
@@ -91,13 +89,18 @@ def plan(
 ) -> Plan:
     """Read the record of `run` and return what is left of `steps`.
 
-    Raises `WorkflowMismatchError` when a completed step has another name than the step given for its
-    index, or has none; `InputMismatchError` when `initial_input` differs from the recorded one.
+    Raises `WorkflowMismatchError` when there are more or fewer steps than the run was started with, when a
+    completed step has another name than the step given for its index, or has none; `InputMismatchError`
+    when `initial_input` differs from the recorded one.
     """
     if start_index is not None and not 0 <= start_index <= len(steps):
         raise InvalidValueError("start_index", f"must be from 0 to {len(steps)}, found {start_index}")
     outputs: dict[int, State] = {}
     first_input: State | None = None
+    if run.next_sequence and run.steps_total is not None and run.steps_total != len(steps):
+        raise WorkflowMismatchError(
+            run.run_id, run.resume_from_index, f"{run.steps_total} steps in all", f"{len(steps)} steps"
+        )
     if run.next_sequence:
         for record in store.iter_steps(run.run_id, completed_only=True):
             if record.kind is StepKind.STEP:
@@ -105,12 +108,14 @@ def plan(
                 outputs[record.step_index] = record.output_data or {}
                 first_input = record.input_data if record.step_index == 0 else first_input
     first = next(i for i in range(start_index or 0, len(steps) + 1) if i not in outputs)
+    retry_input = _retry_input(store, run, first, steps)
+    recorded = retry_input if first == 0 else first_input
     return Plan(
         steps=steps,
         first_index=first,
-        initial_input=_initial_input(store, run, initial_input, first_input),
+        initial_input=_initial_input(store, run, initial_input, recorded),
         outputs=outputs,
-        retry_input=_retry_input(store, run, first, steps),
+        retry_input=retry_input,
     )
 
 
@@ -124,12 +129,14 @@ def _check_name(run: RunSummary, index: int, recorded: str, steps: Sequence[Step
 def _initial_input(
     store: CheckpointStore, run: RunSummary, initial_input: State | None, first_input: State | None
 ) -> State:
+    # A run of 0.2.0 has no initial input on its row: what its first step was given stands for it.
+    expected = run.initial_input_hash or (None if first_input is None else hash_input(first_input))
     given = _as_recorded(run, initial_input)
-    if run.initial_input_hash is None:
-        return given if given is not None else first_input or {}
-    if given is not None and hash_input(given) != run.initial_input_hash:
-        raise InputMismatchError(run.run_id, run.initial_input_hash, hash_input(given))
-    return store.load_initial_input(run.run_id) or {}
+    if given is not None and expected is not None and hash_input(given) != expected:
+        raise InputMismatchError(run.run_id, expected, hash_input(given))
+    if run.initial_input_hash is not None:
+        return store.load_initial_input(run.run_id) or {}
+    return given if given is not None else first_input or {}
 
 
 def _as_recorded(run: RunSummary, initial_input: State | None) -> State | None:

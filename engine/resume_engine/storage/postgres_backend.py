@@ -18,9 +18,12 @@ _MIGRATION_LOCK_ID = 0x7265_7375_6D65  # "resume"
 class PostgresCheckpointStore(SqlCheckpointStore):
     """Keep runs in PostgreSQL (`postgresql+psycopg2://user:password@host/database`).
 
-    Needs the extra `postgres`. READ COMMITTED is enough: every change is guarded by the run's version
-    and by unique keys.
+    Needs the extra `postgres`. READ COMMITTED is enough for writers: every change is guarded by the run's
+    version and by unique keys.
     """
+
+    # READ COMMITTED would show every statement of a transaction another state of the database.
+    _reading_options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
     def __init__(self, database_url: str) -> None:
         super().__init__(

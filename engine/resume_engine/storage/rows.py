@@ -7,7 +7,7 @@ from typing import Any
 
 from resume_engine.core.audit import AuditEvent
 from resume_engine.core.decisions import Decision, DecisionKind
-from resume_engine.core.payload import encode
+from resume_engine.core.payload import encode, storable
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, Run, RunStatus
 from resume_engine.core.run_summary import Failure, RunSummary
@@ -113,7 +113,7 @@ def run_values(run: Run, started_by: str) -> dict[str, Any]:
         "updated_at": run.updated_at,
         "metadata_json": encode_metadata(run.metadata),
         "environment": run.environment.value,
-        "started_by": started_by[:255],
+        "started_by": storable(started_by)[:255],
     }
 
 
@@ -226,11 +226,11 @@ def event_values(event: AuditEvent) -> dict[str, Any]:
     return {
         "event_type": event.event_type,
         "run_id": event.run_id,
-        "actor": event.actor[:255],
+        "actor": storable(event.actor)[:255],
         "role": event.role,
         "channel": event.channel,
         "failure_key": event.failure_key,
-        "note": event.note,
+        "note": storable(event.note) if event.note is not None else None,
         "payload_json": encode(event.payload),
         "created_at": event.created_at,
     }

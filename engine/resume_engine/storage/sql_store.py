@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, insert, or_, select, update
+from sqlalchemy import Connection, Engine, and_, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from resume_engine.core.actor import ENGINE_ACTOR, Actor
@@ -23,12 +23,20 @@ from resume_engine.core.errors import (
     RunNotFoundError,
     StaleRunError,
 )
-from resume_engine.core.execution import assert_open
-from resume_engine.core.payload import encode
-from resume_engine.core.run import FINISHED_STATUSES, Run, RunStatus
+from resume_engine.core.execution import assert_idle, assert_open
+from resume_engine.core.open_failures import after_record
+from resume_engine.core.outside_writes import check_record, is_same_write, with_status
+from resume_engine.core.payload import encode, is_storable
+from resume_engine.core.run import Run, RunStatus
 from resume_engine.core.run_change import RunChange
-from resume_engine.core.run_summary import RunSummary, after_step
-from resume_engine.core.step_record import COMPLETED_STATUSES, FailureClassification, StepRecord
+from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.step_record import (
+    COMPLETED_STATUSES,
+    FailureClassification,
+    StepKind,
+    StepRecord,
+    StepStatus,
+)
 from resume_engine.core.store import CheckpointStore
 from resume_engine.storage import rows
 from resume_engine.storage.schema import audit_events, decisions, runs, step_records
@@ -44,8 +52,12 @@ class SqlCheckpointStore(CheckpointStore):
     (`SchemaOutdatedError`, `SchemaTooNewError`).
     """
 
+    _reading_options: Mapping[str, Any] = {}
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._reading_engine = engine.execution_options(**self._reading_options)
+        self._writing_engine = engine.execution_options(writes=True)
         ensure_schema(engine, self._migration_lock)
 
     # Differences between databases
@@ -83,11 +95,11 @@ class SqlCheckpointStore(CheckpointStore):
 
     def reading(self) -> AbstractContextManager[Connection]:
         """Open a transaction that only reads: one consistent view."""
-        return self._engine.begin()
+        return self._reading_engine.begin()
 
     def writing(self) -> AbstractContextManager[Connection]:
         """Open a transaction that may write; on SQLite it waits for its turn at once."""
-        return self._engine.execution_options(writes=True).begin()
+        return self._writing_engine.begin()
 
     def close(self) -> None:
         """Release the connections."""
@@ -113,6 +125,8 @@ class SqlCheckpointStore(CheckpointStore):
 
     def get_run(self, run_id: str) -> Run | None:
         """Return a run with all its records and the view of its decisions, or None."""
+        if not is_storable(run_id):
+            return None
         with self.reading() as conn:
             row = conn.execute(
                 select(*rows.SUMMARY_COLUMNS, runs.c.metadata_json).where(runs.c.run_id == run_id)
@@ -122,6 +136,7 @@ class SqlCheckpointStore(CheckpointStore):
             records = conn.execute(_steps_of(run_id)).all()
             decided = _decisions_in_tx(conn, run_id, None)
         metadata = json.loads(row.metadata_json)
+        metadata.pop("gates", None)  # 0.2.0 kept decisions there; they are rows now
         if decided:
             metadata["gates"] = gates_view(decided)
         return rows.run_from_row(
@@ -133,13 +148,7 @@ class SqlCheckpointStore(CheckpointStore):
         before = self.load_summary(run.run_id)
         if before is None:
             raise RunNotFoundError(run.run_id)
-        finished = run.status in FINISHED_STATUSES
-        after = replace(
-            before,
-            status=run.status,
-            updated_at=utc_now(),
-            finished_at=(before.finished_at or utc_now()) if finished else None,
-        )
+        after = with_status(before, run.status, utc_now())
         event = AuditEvent.by(
             ENGINE_ACTOR,
             EventType.RUN_UPDATED,
@@ -154,20 +163,24 @@ class SqlCheckpointStore(CheckpointStore):
         run = self.load_summary(run_id)
         if run is None:
             raise RunNotFoundError(run_id)
+        check_record(step)
         stored = self.load_step(run_id, step.sequence)
         if stored is not None:
-            if (stored.idempotency_key, stored.status) == (step.idempotency_key, step.status):
+            if is_same_write(stored, step):
                 return
             raise StaleRunError(
                 run_id, f"no record at sequence {step.sequence}", f"step {stored.step_name!r}"
             )
         assert_open(run, step.step_name)
+        assert_idle(run)
         if step.sequence != run.next_sequence:
             raise StaleRunError(run_id, f"sequence {run.next_sequence}", f"sequence {step.sequence}")
-        self.commit(RunChange(before=run, after=after_step(run, step), record=step))
+        self.commit(RunChange(before=run, after=after_record(self, run, step), record=step))
 
     def get_step_by_idempotency_key(self, key: str) -> StepRecord | None:
         """Return the completed record with this key, or None."""
+        if not is_storable(key):
+            return None
         query = (
             select(step_records)
             .where(step_records.c.idempotency_key == key, step_records.c.status.in_(COMPLETED_STATUSES))
@@ -182,6 +195,8 @@ class SqlCheckpointStore(CheckpointStore):
 
     def load_summary(self, run_id: str) -> RunSummary | None:
         """Return a run without its records, or None."""
+        if not is_storable(run_id):
+            return None
         with self.reading() as conn:
             row = conn.execute(select(*rows.SUMMARY_COLUMNS).where(runs.c.run_id == run_id)).one_or_none()
         return rows.summary_from_row(row) if row is not None else None
@@ -206,6 +221,23 @@ class SqlCheckpointStore(CheckpointStore):
             if len(fetched) < _STEPS_PER_FETCH:
                 return
             position = (fetched[-1].sequence, fetched[-1].id)
+
+    def list_open_failures(self, run_id: str) -> Sequence[StepRecord]:
+        """Return the failed attempts, by sequence, that are the latest of their step; one statement."""
+        ended = [StepStatus.COMPLETED.value, StepStatus.SKIPPED_REPLAY.value, StepStatus.FAILED.value]
+        last = (
+            select(func.max(step_records.c.sequence))
+            .where(step_records.c.run_id == run_id, step_records.c.kind == StepKind.STEP.value)
+            .where(step_records.c.status.in_(ended))
+            .group_by(step_records.c.step_index)
+        )
+        query = (
+            _steps_of(run_id)
+            .where(step_records.c.sequence.in_(last), step_records.c.kind == StepKind.STEP.value)
+            .where(step_records.c.status == StepStatus.FAILED.value)
+        )
+        with self.reading() as conn:
+            return [rows.step_from_row(row) for row in conn.execute(query)]
 
     def load_step(self, run_id: str, sequence: int) -> StepRecord | None:
         """Return one record of a run by its sequence, or None."""

@@ -1,0 +1,71 @@
+"""Failures of several steps at once, as parallel branches leave them.
+
+The run row holds one current failure. A closed gate must survive whatever the other branches do, so a failure
+whose gates are closed stays current until they are decided; the others wait for their turn here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from resume_engine.core.resume_gates import GateAction, required_actions
+from resume_engine.core.run import RunStatus
+from resume_engine.core.run_summary import RunSummary, after_step, failure_of
+from resume_engine.core.step_record import StepRecord
+
+if TYPE_CHECKING:
+    from resume_engine.core.store import CheckpointStore
+
+
+def after_record(
+    store: CheckpointStore, run: RunSummary, record: StepRecord, *, only_blocking: bool = False
+) -> RunSummary:
+    """Return the run row as it stands once `record` is appended, other open failures considered.
+
+    With `only_blocking` a failure without closed gates does not become current: whoever executes a whole
+    workflow comes to its step anyway. Reads the store only when a failure is mended.
+    """
+    after = after_step(run, record)
+    if run.failure is None or after.failure is not None:
+        return after
+    following = _with_next_failure(store, after, ignored_index=record.step_index)
+    return after if only_blocking and not following.blocked_by else following
+
+
+def after_clearing(store: CheckpointStore, run: RunSummary) -> RunSummary:
+    """Return a run whose gates were just cleared, or with the gates of its next open failure closed."""
+    if run.failure is None or run.blocked_by:
+        return run
+    following = _with_next_failure(store, run, ignored_index=run.failure.step_index)
+    return following if following.blocked_by else run
+
+
+def _with_next_failure(store: CheckpointStore, run: RunSummary, *, ignored_index: int) -> RunSummary:
+    candidates = [
+        _with_failure(run, failed, _decided(store, run, failed))
+        for failed in store.list_open_failures(run.run_id)
+        if failed.step_index != ignored_index
+    ]
+    blocking = [candidate for candidate in candidates if candidate.blocked_by]
+    return (blocking or candidates[-1:] or [run])[0]
+
+
+def _with_failure(run: RunSummary, failed: StepRecord, decided: Collection[GateAction]) -> RunSummary:
+    failure = failure_of(failed, attempts=failed.attempt)
+    actions = required_actions(failure.classification, run.environment)
+    left = tuple(action for action in actions if action not in decided)
+    return replace(
+        run,
+        status=RunStatus.PAUSED if decided else RunStatus.FAILED,
+        failure=failure,
+        blocked_by=left,
+        blocked_since=failed.timestamp if left else None,
+    )
+
+
+def _decided(store: CheckpointStore, run: RunSummary, failed: StepRecord) -> set[GateAction]:
+    known = {action.value for action in GateAction}
+    decisions = store.list_decisions(run.run_id, failure_key=failed.failure_key)
+    return {GateAction(decision.kind.value) for decision in decisions if decision.kind.value in known}

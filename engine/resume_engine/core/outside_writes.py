@@ -1,0 +1,79 @@
+"""Writes that were prepared outside the engine: a status set by hand, a record made by another client.
+
+Gates hold for them as for everything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+
+from resume_engine.core.errors import InvalidValueError, ResumeBlockedError, RunFinishedError
+from resume_engine.core.payload import as_recorded
+from resume_engine.core.run import FINISHED_STATUSES, RunStatus
+from resume_engine.core.run_summary import RunSummary, blockers_of, cleared
+from resume_engine.core.step import check_step_name
+from resume_engine.core.step_record import StepRecord
+
+_HASH_CHARACTERS = 64
+
+
+def with_status(run: RunSummary, status: RunStatus, at: datetime) -> RunSummary:
+    """Return the run with a status set from outside; a pure function.
+
+    Raises `RunFinishedError` when a finished run would change, `ResumeBlockedError` when a closed gate
+    would be passed, `InvalidValueError` for a cancellation, which only a rejection may do.
+    """
+    if status is run.status:
+        return replace(run, updated_at=at)
+    if run.status in FINISHED_STATUSES:
+        raise RunFinishedError(run.run_id, run.status)
+    if status is RunStatus.CANCELLED:
+        raise InvalidValueError("status", f"run {run.run_id} is cancelled by rejecting it, with a reason")
+    if run.blocked_by and status not in (RunStatus.FAILED, RunStatus.PAUSED):
+        raise ResumeBlockedError(blockers_of(run))
+    if status is not RunStatus.COMPLETED:
+        return replace(run, status=status, updated_at=at)
+    return replace(
+        cleared(run),
+        status=status,
+        updated_at=at,
+        finished_at=at,
+        lease_owner=None,
+        lease_expires_at=None,
+    )
+
+
+def check_record(record: StepRecord) -> None:
+    """Raise `InvalidValueError` naming the field when a record made elsewhere cannot be kept as it is."""
+    check_step_name(record.step_name)
+    for field in ("step_index", "sequence"):
+        value = getattr(record, field)
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**31:
+            raise InvalidValueError(field, f"must be a whole number from 0, found {value!r:.80}")
+    for field in ("input_hash", "idempotency_key"):
+        value = getattr(record, field)
+        if not isinstance(value, str) or len(value) != _HASH_CHARACTERS or not value.isalnum():
+            raise InvalidValueError(field, f"must be a SHA-256 in hex, found {value!r:.80}")
+    _check_object("input_data", record.input_data)
+    if record.output_data is not None:
+        _check_object("output_data", record.output_data)
+
+
+def is_same_write(stored: StepRecord, given: StepRecord) -> bool:
+    """Return whether `given` repeats what is stored; an empty output counts as none, as in 0.2.0."""
+    return _identity(stored) == _identity(given)
+
+
+def _identity(record: StepRecord) -> tuple[object, ...]:
+    output = as_recorded(record.output_data) if record.output_data else None
+    return record.idempotency_key, record.step_name, record.step_index, record.status, output
+
+
+def _check_object(field: str, value: object) -> None:
+    if not isinstance(value, dict):
+        raise InvalidValueError(field, f"must be a JSON object, found {type(value).__name__}")
+    try:
+        as_recorded(value)
+    except (TypeError, ValueError, RecursionError) as problem:
+        raise InvalidValueError(field, f"must be a JSON object: {problem}") from problem
