@@ -276,9 +276,7 @@ def _record_refusal(store: CheckpointStore, request: DecisionRequest, refusal: D
             EventType.GATE_REFUSED,
             utc_now(),
             run_id=request.run_id,
-            failure_key=storable(request.failure_key)[:FAILURE_KEY_MAX_CHARACTERS]
-            if request.failure_key
-            else None,
+            failure_key=shown,
             payload={"kind": request.kind.value, "reason": type(refusal).__name__, "message": str(refusal)},
         )
     )

@@ -87,9 +87,8 @@ class ResumeEngine:
         `environment` is dev, staging or prod; `metadata["environment"]` counts too, default dev.
         Raises `UnknownEnvironmentError`, `RunExistsError`, `InvalidValueError`.
         """
-        run = workflow.new_run(
-            workflow_name, generate_run_id() if run_id is None else run_id, metadata, environment
-        )
+        chosen_id = generate_run_id() if run_id is None else run_id
+        run = workflow.new_run(workflow_name, chosen_id, metadata, environment)
         self._store.create_run(run, actor=actor or self._actor())
         return run
 

@@ -48,10 +48,8 @@ def check_lease_seconds(field: str, value: object) -> float:
     except (TypeError, ValueError):
         seconds = 0.0
     if not LEASE_SECONDS_MIN <= seconds <= LEASE_SECONDS_MAX:
-        raise InvalidValueError(
-            field,
-            f"must be a number of seconds from {LEASE_SECONDS_MIN} to {LEASE_SECONDS_MAX}, found {value!r}",
-        )
+        bounds = f"{LEASE_SECONDS_MIN} to {LEASE_SECONDS_MAX}"
+        raise InvalidValueError(field, f"must be a number of seconds from {bounds}, found {value!r:.80}")
     return seconds
 
 

@@ -30,7 +30,7 @@ def check_step_name(name: object) -> str:
 
 
 def check_text(field: str, value: object, longest: int) -> str:
-    """Return `value` if it is text that both databases keep; raise `InvalidValueError` naming `field` else."""
+    """Return `value` if every database keeps such text; raise `InvalidValueError` naming `field` else."""
     if not isinstance(value, str) or not value.strip() or len(value) > longest or not is_storable(value):
         raise InvalidValueError(
             field, f"must be 1 to {longest} characters of text without NUL, found {value!r:.80}"

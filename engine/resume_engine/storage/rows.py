@@ -150,7 +150,7 @@ def step_values(run_id: str, record: StepRecord) -> dict[str, Any]:
         "idempotency_key": record.idempotency_key,
         "timestamp": record.timestamp,
         "failure_classification": failure.value if failure else None,
-        "error_message": record.error_message,
+        "error_message": None if record.error_message is None else storable(record.error_message),
         "sequence": record.sequence,
         "kind": record.kind.value,
         "attempt": record.attempt,
