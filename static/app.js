@@ -209,6 +209,18 @@
     }
   });
 
+  // After a form was answered in place: to its first mistake, or to the receipt, which is also read out.
+  document.addEventListener("htmx:afterSettle", (event) => {
+    const { requestConfig, target } = event.detail;
+    if (!requestConfig || requestConfig.verb !== "post" || !target.id) return;
+    const part = document.getElementById(target.id) || document.getElementById("error");
+    if (!part) return;
+    const mistake = part.querySelector("[aria-invalid=true]");
+    (mistake || part).focus({ preventScroll: !mistake });
+    const news = part.querySelector("[role=alert],.receipt,.error-message");
+    if (news) say(news.textContent.replace(/\s+/g, " ").trim());
+  });
+
   const settled = (root) => { freshen(root); localise(root); confirmable(root); };
   document.addEventListener("htmx:afterSettle", (event) => settled(event.detail.elt.parentElement || document));
   settled();
