@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from resume_engine.core.errors import InvalidValueError
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -11,8 +13,15 @@ from resume_engine.storage.sql_store import SqlCheckpointStore
 DEFAULT_DATABASE_URL = "sqlite:///resume_engine.db"
 
 
-def open_store(database_url: str) -> SqlCheckpointStore:
-    """Return a SQLite or PostgreSQL store; raise `InvalidValueError` for any other URL."""
+DATABASE_ERRORS = (SQLAlchemyError,)
+"""What a database that is away, damaged or refuses raises; `describe_database_error` puts it into words."""
+
+
+def open_store(database_url: str, *, check_schema: bool = True) -> SqlCheckpointStore:
+    """Return a SQLite or PostgreSQL store; raise `InvalidValueError` for any other URL.
+
+    Without `check_schema` the schema is neither created nor checked: for upgrading and verifying only.
+    """
     try:
         backend = make_url(database_url).get_backend_name()
     except ArgumentError as problem:
@@ -20,12 +29,31 @@ def open_store(database_url: str) -> SqlCheckpointStore:
     if backend == "sqlite":
         from resume_engine.storage.sqlite_backend import SQLiteCheckpointStore
 
-        return SQLiteCheckpointStore(database_url)
+        return SQLiteCheckpointStore(database_url, check_schema=check_schema)
     if backend in ("postgres", "postgresql"):
         from resume_engine.storage.postgres_backend import PostgresCheckpointStore
 
-        return PostgresCheckpointStore(database_url)
+        return PostgresCheckpointStore(database_url, check_schema=check_schema)
     raise InvalidValueError(
         "DATABASE_URL",
         f"{backend} is not supported; use sqlite:///file.db or postgresql+psycopg2://user@host/db",
     )
+
+
+def missing_file(database_url: str) -> str | None:
+    """Return the path of the SQLite file that a URL names when there is none, else None."""
+    try:
+        url = make_url(database_url)
+    except ArgumentError:
+        return None
+    path = url.database
+    if url.get_backend_name() != "sqlite" or path in (None, "", ":memory:") or path.startswith("file:"):
+        return None
+    return None if Path(path).exists() else path
+
+
+def describe_database_error(error: Exception) -> str:
+    """Return the database's own words in one line, without statement and parameters."""
+    cause = getattr(error, "orig", None) or error
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
+    return lines[0] if lines else type(cause).__name__

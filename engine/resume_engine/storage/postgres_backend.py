@@ -14,6 +14,8 @@ from resume_engine.storage.sql_store import SqlCheckpointStore
 
 _MIGRATION_LOCK_ID = 0x7265_7375_6D65  # "resume"
 
+_DURABLE_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit")
+
 
 class PostgresCheckpointStore(SqlCheckpointStore):
     """Keep runs in PostgreSQL (`postgresql+psycopg2://user:password@host/database`).
@@ -25,14 +27,15 @@ class PostgresCheckpointStore(SqlCheckpointStore):
     # READ COMMITTED would show every statement of a transaction another state of the database.
     _reading_options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
-    def __init__(self, database_url: str) -> None:
+    def __init__(self, database_url: str, *, check_schema: bool = True) -> None:
         super().__init__(
             create_engine(
                 postgres_url(database_url),
                 pool_size=10,
                 pool_pre_ping=True,
                 connect_args={"connect_timeout": 10, "application_name": "resume_engine"},
-            )
+            ),
+            check_schema=check_schema,
         )
 
     def _migration_lock(self, conn: Connection) -> None:
@@ -41,6 +44,12 @@ class PostgresCheckpointStore(SqlCheckpointStore):
     def _violated(self, error: IntegrityError) -> str:
         diagnostics = getattr(error.orig, "diag", None)
         return str(getattr(diagnostics, "constraint_name", None) or "")
+
+    def settings_at_risk(self) -> list[str]:
+        """Return the settings under which a crash of the server could lose acknowledged writes."""
+        with self.reading() as conn:
+            found = {name: conn.execute(text(f"SHOW {name}")).scalar_one() for name in _DURABLE_SETTINGS}
+        return [f"{name} is off" for name, value in found.items() if value == "off"]
 
     def starts_with(self, column: Any, prefix: str) -> Any:
         """Return a LIKE, served by the index with pattern operators whatever the collation."""

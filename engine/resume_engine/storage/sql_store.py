@@ -40,7 +40,7 @@ from resume_engine.core.step_record import (
 from resume_engine.core.store import CheckpointStore
 from resume_engine.storage import rows
 from resume_engine.storage.schema import audit_events, decisions, runs, step_records
-from resume_engine.storage.schema_version import ensure_schema
+from resume_engine.storage.schema_version import ensure_schema, upgrade
 
 _STEPS_PER_FETCH = 500
 
@@ -54,11 +54,12 @@ class SqlCheckpointStore(CheckpointStore):
 
     _reading_options: Mapping[str, Any] = {}
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, check_schema: bool = True) -> None:
         self._engine = engine
         self._reading_engine = engine.execution_options(**self._reading_options)
         self._writing_engine = engine.execution_options(writes=True)
-        ensure_schema(engine, self._migration_lock)
+        if check_schema:
+            ensure_schema(engine, self._migration_lock)
 
     # Differences between databases
 
@@ -100,6 +101,14 @@ class SqlCheckpointStore(CheckpointStore):
     def writing(self) -> AbstractContextManager[Connection]:
         """Open a transaction that may write; on SQLite it waits for its turn at once."""
         return self._writing_engine.begin()
+
+    def upgrade_schema(self) -> tuple[str, str]:
+        """Bring the database to this release's schema; return (schema before, schema after)."""
+        return upgrade(self._engine, self._migration_lock)
+
+    def settings_at_risk(self) -> list[str]:
+        """Return what in the database's settings could lose a write that was acknowledged."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Release the connections."""

@@ -13,6 +13,7 @@ from resume_engine.core.errors import InvalidValueError
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 BUSY_TIMEOUT_SECONDS = 15.0
+_SYNCHRONOUS_FULL = 2
 
 _KEY_OF_COLUMNS = {
     "decisions.run_id, decisions.failure_key, decisions.kind": "uq_decisions_failure_kind",
@@ -31,16 +32,26 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
     shared by all threads, one at a time.
     """
 
-    def __init__(self, database_url: str = "sqlite:///resume_engine.db") -> None:
+    def __init__(
+        self, database_url: str = "sqlite:///resume_engine.db", *, check_schema: bool = True
+    ) -> None:
         url = make_url(database_url)
         if url.get_backend_name() != "sqlite":
             raise InvalidValueError("database_url", f"expected sqlite:///..., found {url.drivername}://")
-        super().__init__(_create_engine(url))
+        super().__init__(_create_engine(url), check_schema=check_schema)
 
     def _violated(self, error: IntegrityError) -> str:
         # SQLite names columns, not keys: the table above is the one place that reads its messages.
         columns = str(error.orig).partition(": ")[2]
         return _KEY_OF_COLUMNS.get(columns, columns)
+
+    def settings_at_risk(self) -> list[str]:
+        """Return the settings under which a power cut could lose acknowledged writes, and what is damaged."""
+        with self.reading() as conn:
+            synchronous = conn.exec_driver_sql("PRAGMA synchronous").scalar_one()
+            damage = conn.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+        found = [] if synchronous >= _SYNCHRONOUS_FULL else ["synchronous is below FULL"]
+        return found + [f"integrity check: {line}" for line in damage if line != "ok"]
 
     def starts_with(self, column: Any, prefix: str) -> Any:
         """Return a range: SQLite's LIKE ignores case and therefore cannot use the index."""
