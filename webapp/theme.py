@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
 from flask import Blueprint, Response, abort, redirect, request
 
 from webapp.permissions import public
 from webapp.presentation import THEME_COOKIE, THEMES
+from webapp.redirects import own_path
 
 ONE_YEAR_S = 365 * 86_400
 
@@ -29,10 +28,3 @@ def choose() -> Response:
             THEME_COOKIE, theme, max_age=ONE_YEAR_S, samesite="Lax", httponly=True, secure=request.is_secure
         )
     return response  # type: ignore[return-value]
-
-
-def own_path(address: str) -> str:
-    """Return `address` if it is a plain path on this site, else `/`."""
-    parts = urlsplit(address)
-    plain = address.isprintable() and "\\" not in address and not parts.scheme and not parts.netloc
-    return address if plain and address.startswith("/") and not address.startswith("//") else "/"

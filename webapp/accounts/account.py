@@ -1,0 +1,105 @@
+"""One's own account: the password, and the browsers one is signed in on."""
+
+from __future__ import annotations
+
+import math
+
+from flask import Blueprint, Response, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_login import current_user
+
+from resume_engine.core.permissions import Permission
+from webapp.accounts import sessions
+from webapp.accounts.forms import PasswordForm
+from webapp.accounts.session_store import RENEWED
+from webapp.accounts.throttle import address_scope, email_scope
+from webapp.extensions import services
+from webapp.permissions import current_actor, requires
+
+blueprint = Blueprint("account", __name__, url_prefix="/account")
+
+
+@blueprint.get("")
+@requires(Permission.ACCOUNT_MANAGE)
+def show() -> ResponseReturnValue:
+    """Show the account of the signed-in person."""
+    return _page(_password_form())
+
+
+@blueprint.post("/password")
+@requires(Permission.ACCOUNT_MANAGE)
+def change_password() -> ResponseReturnValue:
+    """Change one's password; every other browser is signed out and this one gets a new id."""
+    form = _password_form()
+    if not form.validate() or not _knows_password(form):
+        return _page(form, 422)
+    person = current_user._get_current_object()
+    services().accounts.set_password(
+        person.user_id, services().passwords.hash(form.new.data or ""), actor=current_actor()
+    )
+    sessions.sign_in(person, how=RENEWED)
+    flash("Your password is changed. Every other browser is signed out.", "success")
+    return redirect(url_for("account.show"), 303)
+
+
+@blueprint.post("/sessions/<reference>/end")
+@requires(Permission.ACCOUNT_MANAGE)
+def end_session(reference: str) -> ResponseReturnValue:
+    """Sign one of one's own browsers out."""
+    own = sessions.current_record()
+    if own is not None and own.reference == reference:
+        sessions.sign_out()
+        return redirect(url_for("sign_in.show"), 303)
+    if services().sessions.end_one(current_user.user_id, reference, actor=current_actor()):
+        flash("That browser is signed out.", "success")
+    else:
+        flash("That browser was signed out already. Nothing was changed.", "info")
+    return redirect(url_for("account.show"), 303)
+
+
+@blueprint.post("/sessions/end-all")
+@requires(Permission.ACCOUNT_MANAGE)
+def end_all_sessions() -> ResponseReturnValue:
+    """Sign out everywhere, here too."""
+    services().sessions.end_all(current_user._get_current_object(), actor=current_actor())
+    sessions.forget_browser()
+    flash("You are signed out everywhere.", "success")
+    return redirect(url_for("sign_in.show"), 303)
+
+
+def _password_form() -> PasswordForm:
+    return PasswordForm(
+        personal=(current_user.email.partition("@")[0], current_user.display_name),
+        needs_current=current_user.has_password,
+    )
+
+
+def _knows_password(form: PasswordForm) -> bool:
+    """Check the present password, throttled as at the door; a session left open is not enough."""
+    if not current_user.has_password:
+        return True
+    scopes = (email_scope(current_user.email), address_scope(request.remote_addr))
+    wait = services().sessions.reserve_attempt(scopes)
+    if wait is not None:
+        form.current.errors = [f"Too many attempts. Try again in {math.ceil(wait.total_seconds())} seconds."]
+        return False
+    _, stored = services().accounts.credentials(current_user.email) or (None, None)
+    if not services().passwords.matches(stored, form.current.data or ""):
+        services().sessions.record_failure(
+            current_user.email, request.remote_addr, "current password is wrong"
+        )
+        form.current.errors = ["This is not your current password."]
+        return False
+    services().sessions.forget_attempts(*scopes)
+    return True
+
+
+def _page(form: PasswordForm, status: int = 200) -> Response:
+    body = render_template(
+        "account.html",
+        form=form,
+        person=current_user,
+        sessions=services().sessions.list_open(current_user.user_id),
+        this=sessions.current_record(),
+    )
+    return Response(body, status, content_type="text/html; charset=utf-8")

@@ -1,0 +1,51 @@
+"""Requests that change something come from our own pages: a token per session says so."""
+
+from __future__ import annotations
+
+import logging
+from urllib.parse import urlsplit
+
+from flask import Flask, current_app, request
+from flask_wtf.csrf import CSRFError, CSRFProtect
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+OWN_FETCH_SITES = frozenset({"same-origin", "none"})
+logger = logging.getLogger(__name__)
+
+
+def register(app: Flask) -> None:
+    """Prepare the tokens; `webapp.permissions` calls `check` for every view, none can forget it."""
+    app.config["WTF_CSRF_CHECK_DEFAULT"] = False
+    app.config["WTF_CSRF_TIME_LIMIT"] = None  # a token lives as long as its session
+    app.config["WTF_CSRF_SSL_STRICT"] = (
+        False  # wants a Referer; our pages send none, `_is_own_site` asks better
+    )
+    CSRFProtect(app)
+
+
+def check() -> None:
+    """Raise `CSRFError` unless the request changes nothing or comes from one of our pages."""
+    if request.method in SAFE_METHODS:
+        return
+    if not _is_own_site():
+        logger.warning("refused: %s %r comes from another site", request.method, request.path)
+        raise CSRFError("This request came from another site. Nothing was changed.")
+    protect: CSRFProtect = current_app.extensions["csrf"]
+    try:
+        protect.protect()
+    except CSRFError as problem:
+        logger.warning("refused: %s %r: %s", request.method, request.path, problem.description)
+        raise CSRFError(
+            "This page is too old to be used. Nothing was changed: reload it and try again."
+        ) from None
+
+
+def _is_own_site() -> bool:
+    fetch_site = request.headers.get("Sec-Fetch-Site")
+    if fetch_site is not None:
+        return fetch_site in OWN_FETCH_SITES
+    origin = request.headers.get("Origin")
+    if origin is None or origin == "null":
+        return True  # our own forms say "null", since our pages send no referrer: the token decides
+    parts = urlsplit(origin)
+    return parts.netloc == request.host

@@ -1,0 +1,202 @@
+"""Errors to HTTP: one table, one page, one fragment; never a traceback."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass
+
+from flask import Flask, Response, g, render_template, request
+from flask_wtf.csrf import CSRFError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from werkzeug.exceptions import HTTPException
+
+from resume_engine.core import errors as engine
+from webapp.htmx import is_htmx
+
+logger = logging.getLogger(__name__)
+
+
+class AccessDeniedError(Exception):
+    """The signed-in person's role does not allow this."""
+
+
+class SignedOutError(Exception):
+    """Nobody is signed in, or no longer."""
+
+
+class UnavailableError(Exception):
+    """The database does not answer: nothing was changed."""
+
+
+# The nearest class in a error's ancestry decides; tests/webapp/test_errors.py wants a row for every class.
+STATUS_OF_ERROR: dict[type[BaseException], int] = {
+    engine.ResumeEngineError: 500,
+    engine.RunNotFoundError: 404,
+    engine.RunExistsError: 409,
+    engine.RunFinishedError: 409,
+    engine.RunBusyError: 409,
+    engine.StaleRunError: 409,
+    engine.ResumeBlockedError: 409,
+    engine.InvalidValueError: 400,
+    engine.UnknownEnvironmentError: 400,
+    engine.InputNotSerializableError: 400,
+    engine.StepOutputError: 500,
+    engine.OutputNotDictError: 500,
+    engine.OutputNotSerializableError: 500,
+    engine.WorkflowMismatchError: 409,
+    engine.InputMismatchError: 409,
+    engine.ReplayDivergenceError: 409,
+    engine.IdempotencyCollisionError: 409,
+    engine.DecisionError: 409,
+    engine.NothingToDecideError: 409,
+    engine.AlreadyDecidedError: 409,
+    engine.FailureMovedOnError: 409,
+    engine.DecisionNotAllowedError: 403,
+    engine.DecisionInputError: 422,
+    engine.SchemaError: 503,
+    engine.SchemaOutdatedError: 503,
+    engine.SchemaTooNewError: 503,
+    CSRFError: 403,
+    AccessDeniedError: 403,
+    SignedOutError: 401,
+    UnavailableError: 503,
+    OperationalError: 503,
+    InterfaceError: 503,
+    PoolTimeoutError: 503,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Say what a person reads when something was refused or failed."""
+
+    title: str
+    message: str
+    next_href: str = "/"
+    next_label: str = "Go to the overview"
+
+
+ANSWERS: dict[int, Answer] = {
+    400: Answer(
+        title="This request cannot be read",
+        message="Something in it is not as expected. Nothing was changed.",
+    ),
+    401: Answer(
+        title="You are signed out",
+        message="Nothing was changed. Sign in to go on.",
+        next_href="/login",
+        next_label="Go to the sign-in page",
+    ),
+    403: Answer(
+        title="You may not do this",
+        message="Your role does not allow it. Nothing was changed; an administrator can change your role.",
+    ),
+    404: Answer(title="Nothing is here", message="There is no such page or run. Check the address."),
+    405: Answer(
+        title="This cannot be done here", message="The page exists, but not for this kind of request."
+    ),
+    409: Answer(
+        title="Somebody was faster", message="This is no longer as it was shown. Nothing was changed."
+    ),
+    410: Answer(title="This is over", message="It worked once and does not work again."),
+    413: Answer(
+        title="This is too much", message="More was sent than is accepted. Nothing was changed; send less."
+    ),
+    422: Answer(
+        title="This is not complete",
+        message="Something that is needed is missing or wrong. Nothing was changed.",
+    ),
+    429: Answer(title="Too many attempts", message="Wait a moment, then try again."),
+    500: Answer(
+        title="This went wrong here",
+        message="It is our fault, not yours. Look at what is recorded before you try again.",
+    ),
+    503: Answer(
+        title="The database does not answer",
+        message="Look at what is recorded before you try again.",
+    ),
+}
+
+
+def status_of(error: BaseException) -> int:
+    """Return the status for an error: that of the nearest class in its ancestry, else 500."""
+    for cls in type(error).__mro__:
+        if cls in STATUS_OF_ERROR:
+            return STATUS_OF_ERROR[cls]
+    return 500
+
+
+def register(app: Flask) -> None:
+    """Give every request an id and every error an answer."""
+
+    @app.before_request
+    def number_request() -> None:
+        request_id()
+
+    @app.after_request
+    def show_number(response: Response) -> Response:
+        response.headers["X-Request-Id"] = request_id()
+        return response
+
+    app.register_error_handler(Exception, respond)
+
+
+def request_id() -> str:
+    """Return the id of this request; it stands in the log beside what went wrong."""
+    if "request_id" not in g:
+        g.request_id = secrets.token_hex(6)
+    found: str = g.request_id
+    return found
+
+
+def respond(error: Exception) -> Response:
+    """Return the answer to any error: the table's status, and words without technical detail."""
+    if isinstance(error, HTTPException) and error.response is not None:
+        return error.get_response()  # type: ignore[return-value]  # already complete, such as a redirect
+    known = type(error) in STATUS_OF_ERROR or not isinstance(error, HTTPException)
+    status = status_of(error) if known else (error.code or 500)  # type: ignore[attr-defined]
+    if status >= 500:
+        logger.error("%s: %s %r failed", request_id(), request.method, request.path, exc_info=error)
+    response = render(status, _message(error, status))
+    if isinstance(error, HTTPException):
+        for name, value in error.get_headers(request.environ):
+            if name in ("Allow", "Retry-After"):
+                response.headers[name] = value
+    return response
+
+
+def _message(error: Exception, status: int) -> str | None:
+    """Return the error's own words where they are meant for people."""
+    if status >= 500:
+        return None
+    if isinstance(error, engine.ResumeEngineError):
+        return str(error)
+    if isinstance(error, CSRFError):
+        return error.description
+    if isinstance(error, HTTPException) and error.description != type(error).description:
+        return error.description  # ours, from abort(400, "...")
+    return None
+
+
+def render(status: int, message: str | None = None, *, title: str | None = None) -> Response:
+    """Return the error page, or its fragment for htmx."""
+    answer = ANSWERS.get(status) or ANSWERS[500 if status >= 500 else 400]
+    template = "_error.html" if is_htmx() else "error.html"
+    try:
+        body = render_template(
+            template,
+            status=status,
+            title=title or answer.title,
+            message=message or answer.message,
+            next_href=answer.next_href,
+            next_label=answer.next_label,
+            request_id=request_id() if status >= 500 else None,
+        )
+    except Exception:
+        # A wrong Host header or a database that is away can break the page itself: say it plainly.
+        logger.exception("%s: the error page failed", request_id())
+        body = f"{status} {answer.title}. {answer.message} ({request_id()})"
+        return Response(body, status, content_type="text/plain; charset=utf-8")
+    return Response(body, status, content_type="text/html; charset=utf-8")

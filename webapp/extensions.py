@@ -1,0 +1,79 @@
+"""What belongs to one application: its settings, its store, and the readers built on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask import Flask, current_app
+
+from resume_engine.core.checkpoint_store import ResumeEngine
+from resume_engine.storage.audit_queries import AuditQueries
+from resume_engine.storage.gate_queries import GateQueries
+from resume_engine.storage.run_queries import RunQueries
+from resume_engine.storage.sql_store import SqlCheckpointStore
+from webapp.accounts.passwords import Passwords
+from webapp.accounts.session_store import SessionStore
+from webapp.accounts.store import AccountStore
+from webapp.settings import Settings
+
+_KEY = "resume_engine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """Hold what requests of one application share; all of it may be used by many threads at once."""
+
+    settings: Settings
+    store: SqlCheckpointStore
+    engine: ResumeEngine
+    accounts: AccountStore
+    sessions: SessionStore
+    passwords: Passwords
+
+
+def register(app: Flask, settings: Settings, store: SqlCheckpointStore) -> None:
+    """Attach the services to `app`."""
+    app.extensions[_KEY] = Services(
+        settings=settings,
+        store=store,
+        engine=ResumeEngine(store),
+        accounts=AccountStore(store),
+        sessions=SessionStore(store),
+        passwords=Passwords(settings.password_cost),
+    )
+
+
+def services(app: Flask | None = None) -> Services:
+    """Return the services of `app`, of the current application if none is given."""
+    found: Services = (app or current_app).extensions[_KEY]
+    return found
+
+
+def current_settings() -> Settings:
+    """Return the settings of the current application."""
+    return services().settings
+
+
+def current_store() -> SqlCheckpointStore:
+    """Return the store of the current application."""
+    return services().store
+
+
+def current_engine() -> ResumeEngine:
+    """Return an engine on the store of the current application."""
+    return services().engine
+
+
+def run_queries() -> RunQueries:
+    """Return the reader of runs of the current application."""
+    return RunQueries(current_store())
+
+
+def gate_queries() -> GateQueries:
+    """Return the reader of gates of the current application."""
+    return GateQueries(current_store())
+
+
+def audit_queries() -> AuditQueries:
+    """Return the reader of audit events of the current application."""
+    return AuditQueries(current_store())

@@ -1,0 +1,40 @@
+"""For probes: is the process up, and can it work?"""
+
+from __future__ import annotations
+
+import logging
+
+from flask import Blueprint
+from flask.typing import ResponseReturnValue
+from sqlalchemy.exc import SQLAlchemyError
+
+from resume_engine.core.errors import SchemaError
+from resume_engine.storage.schema_version import found_schema, raise_unless_head
+from webapp.extensions import current_store
+from webapp.permissions import public
+
+logger = logging.getLogger(__name__)
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/health")
+@public
+def health() -> ResponseReturnValue:
+    """Say that the process answers."""
+    return {"status": "ok"}
+
+
+@blueprint.get("/ready")
+@public
+def ready() -> ResponseReturnValue:
+    """Say whether the database answers and has this release's schema."""
+    try:
+        with current_store().reading() as conn:
+            raise_unless_head(found_schema(conn))
+    except SQLAlchemyError:
+        logger.warning("not ready: the database does not answer", exc_info=True)
+        return {"status": "unavailable", "reason": "the database does not answer"}, 503
+    except SchemaError:
+        logger.warning("not ready", exc_info=True)
+        return {"status": "unavailable", "reason": "the database has the schema of another release"}, 503
+    return {"status": "ok"}

@@ -1,0 +1,133 @@
+"""Who may see and do what: one mark on every view, enforced in one place, denied when it is missing.
+
+@blueprint.get("/runs")
+@requires(Permission.RUNS_READ)
+def list_runs() -> str: ...
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from flask import Flask, Response, current_app, redirect, request, session, url_for
+from flask.typing import ResponseReturnValue
+from flask_login import current_user
+
+from resume_engine.core import clock
+from resume_engine.core.actor import Actor, Channel
+from resume_engine.core.audit import AuditEvent, EventType
+from resume_engine.core.permissions import Permission, Role, role_allows
+from webapp import csrf
+from webapp.errors import AccessDeniedError, SignedOutError
+from webapp.extensions import current_store
+from webapp.htmx import is_background, is_htmx, page_address
+
+View = TypeVar("View", bound=Callable[..., Any])
+logger = logging.getLogger(__name__)
+
+_MARK = "permission"
+PUBLIC = "public"
+
+
+class RouteMarkError(RuntimeError):
+    """A route that does not say, or says twice, who may use it: the application does not start."""
+
+
+def requires(permission: Permission) -> Callable[[View], View]:
+    """Mark a view as open to roles that hold `permission`."""
+    return lambda view: _marked(view, permission)
+
+
+def public(view: View) -> View:
+    """Mark a view as open to everybody, signed in or not."""
+    return _marked(view, PUBLIC)
+
+
+def _marked(view: View, mark: Permission | str) -> View:
+    if hasattr(view, _MARK):
+        raise RouteMarkError(f"{view.__module__}.{view.__name__} is marked twice: keep exactly one")
+    setattr(view, _MARK, mark)
+    return view
+
+
+def permission_of(view: Callable[..., Any] | None) -> Permission | str | None:
+    """Return the permission a view needs, `PUBLIC`, or None when it carries no mark."""
+    return getattr(view, _MARK, None)
+
+
+def can(permission: Permission | str) -> bool:
+    """Return whether the signed-in person holds `permission`, by name or value; templates ask this."""
+    if not current_user.is_authenticated:
+        return False
+    return role_allows(current_user.role, Permission(permission))
+
+
+def current_actor() -> Actor:
+    """Return the signed-in person as the actor of what this request does."""
+    if not current_user.is_authenticated:
+        raise SignedOutError
+    return Actor(name=current_user.email, role=Role(current_user.role), channel=Channel.DASHBOARD)
+
+
+def register(app: Flask) -> None:
+    """Enforce the marks before every request."""
+    app.before_request(enforce)
+    app.jinja_env.globals["can"] = can
+
+
+def check_routes(app: Flask) -> None:
+    """Raise `RouteMarkError` for a route without a mark."""
+    for rule in app.url_map.iter_rules():
+        if permission_of(app.view_functions[rule.endpoint]) is None:
+            raise RouteMarkError(
+                f"{rule.rule} ({rule.endpoint}): mark the view with @requires(...) or @public"
+            )
+
+
+def enforce() -> ResponseReturnValue | None:
+    """Let a request pass only if the view is public or the signed-in person may use it."""
+    if request.routing_exception is not None:
+        return None  # no such page or method: the dispatcher says so
+    needed = permission_of(current_app.view_functions.get(request.endpoint or ""))
+    if needed == PUBLIC:
+        csrf.check()
+        return None
+    if not current_user.is_authenticated:
+        return ask_to_sign_in()
+    csrf.check()
+    if needed is None or not can(needed):
+        _record_refusal(needed)
+        raise AccessDeniedError
+    return None
+
+
+def ask_to_sign_in() -> ResponseReturnValue:
+    """Send a person to the sign-in page and back afterwards; a part of a page gets a 401 that says so."""
+    if not is_htmx():
+        came_for = request.full_path.rstrip("?") if request.method in ("GET", "HEAD") else "/"
+        if request.method not in ("GET", "HEAD"):
+            session["signed_out"] = True
+        return redirect(url_for("sign_in.show", next=came_for), 303)
+    if request.method == "GET" and not is_background():
+        target = url_for("sign_in.show", next=page_address())
+        return Response(status=401, headers={"HX-Redirect": target})
+    raise SignedOutError  # what was typed stays on the page
+
+
+def _record_refusal(needed: Permission | str | None) -> None:
+    actor = current_actor()
+    logger.warning("refused: %s (%s) %s %r", actor.name, actor.role, request.method, request.path)
+    current_store().append_event(
+        AuditEvent.by(
+            actor,
+            EventType.ACCESS_DENIED,
+            clock.utc_now(),
+            payload={
+                "method": request.method,
+                "path": request.path[:500],
+                "needs": str(needed or "nothing grants it"),
+            },
+        )
+    )

@@ -1,0 +1,162 @@
+"""Settings: read once from the environment, checked strictly, never changed afterwards."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from resume_engine.storage.open_store import DEFAULT_DATABASE_URL
+
+LOG_LEVELS = ("debug", "info", "warning", "error")
+SECRET_KEY_MIN_CHARACTERS = 32
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+
+Value = TypeVar("Value")
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be accepted: the message names it and says what to write instead."""
+
+    def __init__(self, name: str, message: str) -> None:
+        self.name = name
+        super().__init__(f"{name} {message}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PasswordCost:
+    """Say how much work one password check is (argon2id)."""
+
+    time_cost: int = 3
+    memory_kib: int = 65_536
+    parallelism: int = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Everything the dashboard can be told from outside; the defaults suit one person on one machine."""
+
+    database_url: str = field(default=DEFAULT_DATABASE_URL, repr=False)  # may hold a password
+    host: str = "127.0.0.1"
+    port: int = 8_000
+    log_level: str = "info"
+    # Signs form tokens and the cookie of visitors. Sessions are random rows and do not depend on it.
+    secret_key: str = field(default_factory=lambda: secrets.token_hex(32), repr=False)
+    secret_key_is_random: bool = False
+    secure_cookies: bool = False
+    trusted_hosts: tuple[str, ...] | None = LOOPBACK_NAMES  # None: any name
+    proxy_hops: int = 0  # proxies in front whose X-Forwarded-For and -Proto are believed
+    cors_origins: tuple[str, ...] = ()  # sites whose scripts may call the JSON API; pages are never shared
+    password_cost: PasswordCost = PasswordCost()
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Return the settings of the environment; raise `SettingsError` for the first bad value.
+
+        An empty value counts as not set, as in a compose file that passes everything on.
+        """
+        given = {k: v.strip() for k, v in (os.environ if environ is None else environ).items() if v.strip()}
+        host = given.get("HOST", cls.host)
+        local = is_loopback(host)
+        secret = _read(given, "SECRET_KEY", _secret, None)
+        return cls(
+            database_url=given.get("DATABASE_URL", DEFAULT_DATABASE_URL),
+            host=host,
+            port=_read(given, "PORT", _port, cls.port),
+            log_level=_read(given, "LOG_LEVEL", _log_level, cls.log_level),
+            secret_key=secret or secrets.token_hex(32),
+            secret_key_is_random=secret is None,
+            secure_cookies=_read(given, "SECURE_COOKIES", _boolean, not local),
+            trusted_hosts=_read(given, "TRUSTED_HOSTS", _hosts, None) or (LOOPBACK_NAMES if local else None),
+            proxy_hops=_read(given, "PROXY_HOPS", _hops, cls.proxy_hops),
+            cors_origins=_read(given, "CORS_ORIGINS", _origins, ()),
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a server on `host` can only be reached from its own machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _read(given: Mapping[str, str], name: str, parse: Callable[[str], Value], default: Value) -> Value:
+    text = given.get(name)
+    if text is None:
+        return default
+    try:
+        return parse(text)
+    except ValueError as problem:
+        raise SettingsError(name, str(problem)) from None
+
+
+def _port(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65_536:
+        raise ValueError(f"is {text!r}; expected a number from 1 to 65535")
+    return int(text)
+
+
+def _hops(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 10:
+        raise ValueError(f"is {text!r}; expected the number of proxies in front, 0 to 10")
+    return int(text)
+
+
+def _log_level(text: str) -> str:
+    if text.lower() not in LOG_LEVELS:
+        raise ValueError(f"is {text!r}; expected one of {', '.join(LOG_LEVELS)}")
+    return text.lower()
+
+
+def _boolean(text: str) -> bool:
+    words = {
+        "true": True,
+        "1": True,
+        "yes": True,
+        "on": True,
+        "false": False,
+        "0": False,
+        "no": False,
+        "off": False,
+    }
+    if text.lower() not in words:
+        raise ValueError(f"is {text!r}; expected true or false")
+    return words[text.lower()]
+
+
+def _secret(text: str) -> str:
+    # The value itself never appears in a message.
+    if len(text) < SECRET_KEY_MIN_CHARACTERS or len(set(text)) < 8:
+        raise ValueError(
+            f"is too easy to guess; it needs at least {SECRET_KEY_MIN_CHARACTERS} random characters, "
+            "for example from `python -c 'import secrets; print(secrets.token_hex(32))'`"
+        )
+    return text
+
+
+def _hosts(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(",") if part.strip())
+    for name in names:
+        if "/" in name or " " in name or "*" in name:
+            raise ValueError(f"holds {name!r}; expected names such as runs.example.org or .example.org")
+    return names
+
+
+def _origins(text: str) -> tuple[str, ...]:
+    origins = tuple(part.strip().rstrip("/") for part in text.split(",") if part.strip())
+    for origin in origins:
+        parts = urlsplit(origin)
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.netloc
+            or origin != f"{parts.scheme}://{parts.netloc}"
+        ):
+            raise ValueError(f"holds {origin!r}; expected addresses such as https://ops.example.org")
+    return origins
