@@ -71,7 +71,7 @@ class GateQueries:
         """Return the run that waits longest for a person, with all its evidence; one statement."""
         run_key = cast(runs.c.failure_step_index, String) + ":" + cast(runs.c.failure_sequence, String)
         query = (
-            _case_query(runs.c.failure_sequence)
+            case_query(runs.c.failure_sequence)
             .add_columns(*_labelled(decisions.c, _DECISION))
             # A failure closes two gates at most: while one is closed, at most one decision about it exists.
             .outerjoin(
@@ -87,7 +87,7 @@ class GateQueries:
             return None
         decided = _part(row, _DECISION)
         found = [rows.decision_from_row(decided)] if decided.decision_id is not None else []
-        return _case(row, None, found)
+        return case_from_row(row, None, found)
 
     def load_case(self, run_id: str, failure_key: str | None = None) -> Case | None:
         """Return one failure event of a run, the current one by default, or None; two statements.
@@ -96,16 +96,16 @@ class GateQueries:
         """
         sequence = runs.c.failure_sequence if failure_key is None else literal(_sequence_of(failure_key))
         with self._store.reading() as conn:
-            row = conn.execute(_case_query(sequence).where(runs.c.run_id == run_id).limit(1)).one_or_none()
+            row = conn.execute(case_query(sequence).where(runs.c.run_id == run_id).limit(1)).one_or_none()
             if row is None:
                 return None
-            case_found = _case(row, failure_key, ())
+            case_found = case_from_row(row, failure_key, ())
             found = conn.execute(
                 select(decisions)
                 .where(decisions.c.run_id == run_id, decisions.c.failure_key == case_found.failure_key)
                 .order_by(decisions.c.decision_id)
             ).all()
-        return _case(row, failure_key, [rows.decision_from_row(r) for r in found])
+        return case_from_row(row, failure_key, [rows.decision_from_row(r) for r in found])
 
     def load_aftermath(self, run_id: str, sequence: int, since: datetime) -> Aftermath:
         """Return the first resume after `since` and the attempts behind `sequence`; two statements."""
@@ -151,7 +151,7 @@ class GateQueries:
         ]
 
 
-def _case_query(sequence: Any) -> Select[Any]:
+def case_query(sequence: Any) -> Select[Any]:
     earlier = (
         select(step_records.c.output_json)
         .where(step_records.c.run_id == runs.c.run_id, step_records.c.sequence < sequence)
@@ -174,7 +174,7 @@ def _case_query(sequence: Any) -> Select[Any]:
     )
 
 
-def _case(row: Any, failure_key: str | None, decided: Sequence[Decision]) -> Case:
+def case_from_row(row: Any, failure_key: str | None, decided: Sequence[Decision]) -> Case:
     run = rows.summary_from_row(row)
     step = _part(row, _STEP)
     return Case(
