@@ -17,7 +17,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,20 +40,27 @@ class PostgresUnavailable(Exception):
 
 
 class OwnServer:
-    """A PostgreSQL server of our own in a temporary directory, reached through a Unix socket only."""
+    """A PostgreSQL server of our own in a temporary directory, reached through a Unix socket only.
 
-    def __init__(self) -> None:
+    `kept_data` is a data directory that outlives the server, as the benchmarks want it; `settings` are
+    added to the server's own.
+    """
+
+    def __init__(self, kept_data: Path | None = None, settings: Mapping[str, str] | None = None) -> None:
         installed = find_installation()
         self._user = UNPRIVILEGED_USER if os.geteuid() == 0 else None
         self._home = Path(tempfile.mkdtemp(prefix="re-pg-"))
-        self._data = Path(tempfile.mkdtemp(prefix="re-pg-data-", dir=roomy_memory()))
+        self._keeps_data = kept_data is not None
+        self._data = kept_data or Path(tempfile.mkdtemp(prefix="re-pg-data-", dir=roomy_memory()))
+        self._settings = dict(settings or {})
         self._process: subprocess.Popen[bytes] | None = None
         try:
             self._programs = self._reachable_programs(installed)
             self._socket = self._home / "s"
             self._socket.mkdir(mode=0o700)
             self._hand_over(self._data, self._socket)
-            self._initialise()
+            if not (self._data / "PG_VERSION").exists():
+                self._initialise()
             self._start()
         except BaseException:
             self.stop()
@@ -80,7 +87,8 @@ class OwnServer:
                 self._process.wait(STOP_TIMEOUT_SECONDS)
         self._process = None
         shutil.rmtree(self._home, ignore_errors=True)
-        shutil.rmtree(self._data, ignore_errors=True)
+        if not self._keeps_data:
+            shutil.rmtree(self._data, ignore_errors=True)
 
     def _reachable_programs(self, installed: Path) -> Path:
         """Return a copy when another user has to run them: the environment may lie in a private directory."""
@@ -117,6 +125,7 @@ class OwnServer:
             "max_wal_size": "256MB",
             "shared_buffers": "64MB",
             "timezone": "UTC",
+            **self._settings,
         }
         command = [str(self._programs / "postgres"), "-D", str(self._data)]
         for name, value in settings.items():

@@ -1,0 +1,144 @@
+"""Fill an empty database at the newest schema as fast as it takes rows; its indexes are built afterwards."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from sqlalchemy import Engine, Index, Table, text
+
+from bench.stamping import COLUMNS, Stamped, Values
+from resume_engine.storage.schema import audit_events, decisions, metadata, runs, step_records
+
+_LOADED: tuple[Table, ...] = (runs, step_records, decisions, audit_events)
+_RUNS_PER_BATCH = 2_000
+
+Rows = Iterator[tuple[Stamped, list[Values]]]
+Progress = Callable[[int], None]
+
+
+def load(engine: Engine, rows: Rows, progress: Progress) -> None:
+    """Write all rows, then build the indexes and give the database its first statistics."""
+    indexes = [index for table in _LOADED for index in table.indexes]
+    with engine.begin() as conn:
+        for index in indexes:
+            conn.execute(text(f'DROP INDEX IF EXISTS "{index.name}"'))
+    write = _write_sqlite if engine.dialect.name == "sqlite" else _write_postgres
+    done = 0
+    raw = engine.raw_connection()
+    try:
+        for batch in _batches(rows):
+            write(raw.driver_connection, batch)
+            done += len(batch["runs"])
+            progress(done)
+    finally:
+        raw.close()
+    build_indexes(engine)
+    if engine.dialect.name == "postgresql":
+        _settle_postgres(engine)
+
+
+def build_indexes(engine: Engine) -> list[str]:
+    """Make the indexes those of the schema: drop what it lacks, build what is missing; return what was done."""
+    done = []
+    with engine.begin() as conn:
+        wanted = {str(i.name): i for t in _LOADED for i in t.indexes if _is_for(i, engine)}
+        present = _definitions(conn)
+        for name in present.keys() - wanted.keys():
+            conn.execute(text(f'DROP INDEX "{name}"'))
+            done.append(f"dropped {name}")
+        for name in sorted(wanted.keys() - present.keys()):
+            wanted[name].create(conn)
+            done.append(f"built {name}")
+    return done
+
+
+def _is_for(index: Index, engine: Engine) -> bool:
+    return "pattern" not in str(index.name) or engine.dialect.name == "postgresql"
+
+
+def _definitions(conn: Any) -> dict[str, str]:
+    tables = ", ".join(f"'{table.name}'" for table in _LOADED)
+    if conn.dialect.name == "sqlite":
+        query = f"SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name IN ({tables})"
+    else:
+        keys = ", ".join(f"'{c.name}'" for t in metadata.tables.values() for c in t.constraints if c.name)
+        query = f"SELECT indexname, indexdef FROM pg_indexes WHERE tablename IN ({tables}) AND indexname NOT IN ({keys})"
+    return {name: sql for name, sql in conn.execute(text(query)) if not name.endswith("_pkey")}
+
+
+def _batches(rows: Rows) -> Iterator[dict[str, list[Values]]]:
+    batch: dict[str, list[Values]] = {name: [] for name in COLUMNS}
+    for run, events in rows:
+        batch["runs"].append(run.run)
+        batch["step_records"] += run.steps
+        batch["decisions"] += run.decisions
+        batch["audit_events"] += events
+        if len(batch["runs"]) == _RUNS_PER_BATCH:
+            yield batch
+            batch = {name: [] for name in COLUMNS}
+    yield batch
+
+
+def _write_sqlite(raw: sqlite3.Connection, batch: dict[str, list[Values]]) -> None:
+    raw.execute("PRAGMA synchronous=OFF")
+    raw.execute("BEGIN")
+    for table, rows in batch.items():
+        columns = ", ".join(f'"{name}"' for name in COLUMNS[table])
+        places = ", ".join("?" * len(COLUMNS[table]))
+        raw.executemany(f"INSERT INTO {table} ({columns}) VALUES ({places})", rows)
+    raw.execute("COMMIT")
+
+
+def _write_postgres(raw: Any, batch: dict[str, list[Values]]) -> None:
+    with raw.cursor() as cursor:
+        for table, rows in batch.items():
+            columns = ", ".join(f'"{name}"' for name in COLUMNS[table])
+            cursor.copy_expert(f"COPY {table} ({columns}) FROM STDIN", _CopyText(rows))
+    raw.commit()
+
+
+def _settle_postgres(engine: Engine) -> None:
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as conn:
+        for table, key in (
+            ("step_records", "id"),
+            ("decisions", "decision_id"),
+            ("audit_events", "event_id"),
+        ):
+            conn.execute(
+                text(f"SELECT setval(pg_get_serial_sequence('{table}', '{key}'), max({key})) FROM {table}")
+            )
+        conn.execute(text("VACUUM ANALYZE"))
+        conn.execute(text("CHECKPOINT"))
+
+
+class _CopyText:
+    """Rows in the text form of COPY, read like a file."""
+
+    def __init__(self, rows: Iterable[Values]) -> None:
+        self._lines = (_copy_line(row) for row in rows)
+        self._left = ""
+
+    def read(self, size: int) -> str:
+        """Return about `size` characters."""
+        parts, length = [self._left], len(self._left)
+        while length < size:
+            line = next(self._lines, None)
+            if line is None:
+                break
+            parts.append(line)
+            length += len(line)
+        found = "".join(parts)
+        self._left = found[size:]
+        return found[:size]
+
+
+def _copy_line(row: Values) -> str:
+    return "\t".join(["\\N" if value is None else _escaped(str(value)) for value in row]) + "\n"
+
+
+def _escaped(value: str) -> str:
+    if "\\" not in value and "\n" not in value and "\t" not in value and "\r" not in value:
+        return value
+    return value.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
