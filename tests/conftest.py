@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-pytest_plugins = ["tests.provision.browser_fixtures", "tests.provision.postgres_fixtures"]
+pytest_plugins = [
+    "tests.provision.app_fixtures",
+    "tests.provision.browser_fixtures",
+    "tests.provision.postgres_fixtures",
+]
 
 # Everything the product reads from its environment: a developer's own settings must not reach a test.
 SETTINGS = (

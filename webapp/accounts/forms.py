@@ -14,9 +14,9 @@ from webapp.accounts.store import checked_email
 from webapp.forms import Form, stripped
 
 ROLE_WORDS = {
-    Role.AUDITOR: "auditor: reads everything, changes nothing",
-    Role.OPERATOR: "operator: decides gates too",
-    Role.ADMIN: "admin: manages people too",
+    Role.AUDITOR.value: "auditor: reads everything, changes nothing",
+    Role.OPERATOR.value: "operator: decides gates too",
+    Role.ADMIN.value: "admin: manages people too",
 }
 # Nobody types more; hashing megabytes would cost the server, not the sender.
 _TYPED_AT_MOST = 1_024
@@ -62,7 +62,7 @@ class PasswordForm(Form):
 
 
 def _role_field() -> SelectField:
-    return SelectField("Role", choices=[(role.value, ROLE_WORDS[role]) for role in PEOPLE_ROLES])
+    return SelectField("Role", choices=[role.value for role in PEOPLE_ROLES])
 
 
 class AddPersonForm(Form):

@@ -25,7 +25,7 @@ def local_admin(store: SqlCheckpointStore, *, actor: Actor = SYSTEM) -> Person:
     person = accounts.find(LOCAL_ADMIN)
     if person is None:
         return accounts.add(LOCAL_ADMIN, role=Role.ADMIN, display_name="Local administrator", actor=actor)
-    if person.role is not Role.ADMIN:
+    if person.role != Role.ADMIN:
         accounts.set_role(person.user_id, Role.ADMIN, actor=actor)
     if not person.is_active:
         accounts.enable(person.user_id, actor=actor)

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from resume_engine.core.permissions import Role
+from resume_engine.core.permissions import PEOPLE_ROLES
 from webapp.accounts.browser_name import browser_name
 
 IDLE_LIMIT = timedelta(minutes=30)
@@ -39,7 +39,7 @@ class Person:
     user_id: int
     email: str
     display_name: str
-    role: Role
+    role: str  # a Role, unless the database holds a word that this release does not know
     created_at: datetime
     has_password: bool = False
     password_changed_at: datetime | None = None
@@ -50,8 +50,8 @@ class Person:
 
     @property
     def is_active(self) -> bool:
-        """Return whether the account may be used."""
-        return self.disabled_at is None
+        """Return whether the account may be used; an unknown role is as good as none."""
+        return self.disabled_at is None and self.role in PEOPLE_ROLES
 
     def get_id(self) -> str:
         """Return the id as Flask-Login wants it."""
@@ -64,7 +64,7 @@ class Person:
             user_id=row.user_id,
             email=row.email,
             display_name=row.display_name,
-            role=Role(row.role),
+            role=row.role,
             created_at=row.created_at,
             has_password=row.password_hash is not None,
             password_changed_at=row.password_changed_at,

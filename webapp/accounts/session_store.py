@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from resume_engine.core import clock
 from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.audit import AuditEvent, EventType
+from resume_engine.core.permissions import Role
 from resume_engine.storage.schema import login_attempts, login_links, user_sessions, users
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from webapp.accounts.records import ABSOLUTE_LIMIT, AccountError, Person, SessionRecord
@@ -63,8 +64,8 @@ class SessionStore:
             row = conn.execute(query).one_or_none()
         if row is None:
             return None
-        record = SessionRecord.from_row(row)
-        return (record, Person.from_row(row)) if record.is_alive(now) else None
+        record, person = SessionRecord.from_row(row), Person.from_row(row)
+        return (record, person) if record.is_alive(now) and person.is_active else None
 
     def start(self, new: NewSession) -> SessionRecord:
         """Write a new session and its event; raise `AccountError` when link or account are over meanwhile."""
@@ -84,7 +85,7 @@ class SessionStore:
                 conn.execute(statement.values(password_hash=new.rehashed))
             record = _insert_session(conn, new, now)
             if new.how != RENEWED:
-                actor = Actor(name=new.person.email, role=new.person.role, channel=Channel.DASHBOARD)
+                actor = Actor(name=new.person.email, role=Role(new.person.role), channel=Channel.DASHBOARD)
                 payload = {"how": new.how, "address": new.address}
                 insert_event_in_tx(conn, AuditEvent.by(actor, EventType.AUTH_SIGNED_IN, now, payload=payload))
             conn.execute(delete(user_sessions).where(user_sessions.c.expires_at < now - _KEEP_ENDED))

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from resume_engine.core import clock
 from resume_engine.core.actor import Actor, Channel
+from resume_engine.core.permissions import Role
 from webapp.accounts.records import ABSOLUTE_LIMIT, Person, SessionRecord, token_hash
 from webapp.accounts.session_store import NewSession
 from webapp.errors import UnavailableError
@@ -78,7 +79,8 @@ class ServerSessions(SessionInterface):
         if session_id:
             try:
                 loaded = services(app).sessions.load(token_hash(session_id))
-            except SQLAlchemyError as problem:
+            except Exception as problem:
+                # Whatever it is, the request goes on as nobody's and is refused before any view.
                 failed = BrowserSession(ephemeral=True)
                 failed.failure = problem
                 return failed
@@ -195,7 +197,7 @@ def sign_out() -> None:
     """End this browser's session."""
     browser: BrowserSession = session._get_current_object()  # type: ignore[attr-defined]
     if browser.record is not None and browser.person is not None:
-        actor = Actor(name=browser.person.email, role=browser.person.role, channel=Channel.DASHBOARD)
+        actor = Actor(name=browser.person.email, role=Role(browser.person.role), channel=Channel.DASHBOARD)
         services().sessions.sign_out(browser.record.session_hash, actor=actor)
     forget_browser()
 

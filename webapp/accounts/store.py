@@ -100,13 +100,13 @@ class AccountStore:
         now = clock.utc_now()
         with self._store.writing() as conn:
             before = _locked_person(conn, user_id)
-            if before.role is checked_role(role):
+            if before.role == checked_role(role):
                 return False
             if role is not Role.ADMIN:
                 _keep_an_admin(conn, before)
             conn.execute(update(users).where(users.c.user_id == user_id).values(role=role.value))
             end_sessions_in_tx(conn, user_id, now)
-            payload = {"email": before.email, "role": role.value, "role_before": before.role.value}
+            payload = {"email": before.email, "role": role.value, "role_before": before.role}
             insert_event_in_tx(conn, AuditEvent.by(actor, EventType.USER_ROLE_CHANGED, now, payload=payload))
         return True
 
@@ -259,7 +259,7 @@ def _locked_person(conn: Connection, user_id: int) -> Person:
 
 def _keep_an_admin(conn: Connection, person: Person) -> None:
     """Raise `AccountError` if nobody but `person` could administrate afterwards."""
-    if person.role is not Role.ADMIN or person.disabled_at is not None:
+    if person.role != Role.ADMIN or person.disabled_at is not None:
         return
     # Two administrators who remove each other at once take turns here.
     admins = (
