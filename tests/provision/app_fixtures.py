@@ -101,7 +101,7 @@ def client(app: Flask) -> PageClient:
 
 @pytest.fixture
 def people(page_store: SqlCheckpointStore) -> dict[str, Person]:
-    """One account per name: alice (auditor), ana and oscar (operators), otto (admin); all without password."""
+    """One account per name: alice (auditor), ana and oscar (operators), otto (admin); none has a password."""
     return {name: add_person(page_store, name, role) for name, role in PEOPLE.items()}
 
 

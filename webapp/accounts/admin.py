@@ -8,7 +8,7 @@ from flask import Blueprint, Response, abort, flash, redirect, render_template, 
 from flask.typing import ResponseReturnValue
 
 from resume_engine.core.permissions import Permission, Role
-from webapp.accounts.forms import AddPersonForm, RoleForm
+from webapp.accounts.forms import ROLE_WORDS, AddPersonForm, RoleForm
 from webapp.accounts.records import AccountError, Person, Purpose
 from webapp.accounts.store import LoginLink
 from webapp.extensions import services
@@ -137,6 +137,6 @@ def _page(form: AddPersonForm, *, status: int = 200) -> Response:
         "admin/users.html",
         people=services().accounts.list_people(),
         form=form,
-        role_form=RoleForm(formdata=None),
+        roles=ROLE_WORDS,
     )
     return Response(body, status, content_type="text/html; charset=utf-8")
