@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from resume_engine.core.actor import ENGINE_ACTOR, Actor
 from resume_engine.core.audit import AuditEvent
@@ -108,7 +108,7 @@ class CheckpointStore(ABC):
     def close(self) -> None:  # noqa: B027 (a store without connections has nothing to release)
         """Release connections."""
 
-    def __enter__(self) -> CheckpointStore:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:

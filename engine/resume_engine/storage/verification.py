@@ -14,6 +14,7 @@ from resume_engine.storage.schema_version import found_schema
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 _SHOWN_RUNS = 5
+_POSTGRES_ONLY = {"ix_runs_run_id_pattern"}
 
 
 def verify(store: SqlCheckpointStore) -> list[str]:

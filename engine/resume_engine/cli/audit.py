@@ -1,0 +1,103 @@
+"""`resume-engine audit`: the audit trail."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TextIO
+
+import click
+
+from resume_engine.cli.database import database_option, opened
+from resume_engine.cli.printing import moment, one_line, table
+from resume_engine.core.audit import AuditEvent
+from resume_engine.core.audit_export import csv_lines, jsonl_lines
+from resume_engine.core.errors import RunNotFoundError
+from resume_engine.core.run import trace_lines
+from resume_engine.storage.audit_queries import AuditQueries, EventFilter
+from resume_engine.storage.sql_store import SqlCheckpointStore
+
+
+@click.group()
+def audit() -> None:
+    """Show or export audit events and traces."""
+
+
+@audit.command()
+@database_option
+@click.argument("run_id", required=False)
+@click.option("--actor", help="Only what this person or worker did.")
+@click.option("--kind", help="An event type, or a family like `gate.`")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True)
+def show(database: str, run_id: str | None, actor: str | None, kind: str | None, limit: int) -> None:
+    """Show the latest governance events, of one run or of all."""
+    with opened(database) as store:
+        _require_run(store, run_id)
+        wanted = EventFilter(run_id=run_id, actor=actor, kind=kind)
+        events, more = AuditQueries(store).list_events(wanted, limit=limit)
+    if not events:
+        click.echo("No event matches." if run_id or actor or kind else "There are no events yet.")
+        return
+    table(("TIME", "EVENT", "ACTOR", "CHANNEL", "RUN", "DETAILS"), [_line(event) for event in events])
+    if more:
+        click.echo("\nThere are older events; raise --limit, or use `resume-engine audit export`.")
+
+
+@audit.command()
+@database_option
+@click.argument("run_id", required=False)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["trace", "jsonl", "csv"]),
+    help="trace: the deterministic trace of a run [default with RUN_ID]; jsonl, csv: the events.",
+)
+@click.option("--output", type=click.File("w", encoding="utf-8", lazy=False), default="-")
+def export(database: str, run_id: str | None, form: str | None, output: TextIO) -> None:
+    """Write the audit trail of a run, or of everything."""
+    form = form or ("trace" if run_id else "jsonl")
+    if form == "trace" and run_id is None:
+        raise click.UsageError("A trace belongs to one run: add its RUN_ID, or choose --format jsonl.")
+    with opened(database) as store:
+        _require_run(store, run_id)
+        count = 0
+        for line in _lines(store, run_id, form):
+            output.write(line)
+            count += 1
+    if output.name != "-" and output.name != "<stdout>":
+        click.echo(f"Wrote {count} lines to {one_line(output.name)}.", err=True)
+
+
+def _lines(store: SqlCheckpointStore, run_id: str | None, form: str) -> Iterator[str]:
+    queries = AuditQueries(store)
+    if form == "trace" and run_id is not None:
+        yield from _trace(store, run_id)
+        return
+    events = queries.stream_run(run_id) if run_id else queries.stream(EventFilter())
+    yield from csv_lines(events) if form == "csv" else jsonl_lines(events)
+
+
+def _trace(store: SqlCheckpointStore, run_id: str) -> Iterator[str]:
+    """Yield the trace with no newline behind its last line: byte for byte what `get_audit_log` returns."""
+    run = store.load_summary(run_id)
+    if run is None:
+        raise RunNotFoundError(run_id)
+    for number, line in enumerate(trace_lines(run_id, run.workflow_name, store.iter_steps(run_id))):
+        yield f"\n{line}" if number else line
+
+
+def _require_run(store: SqlCheckpointStore, run_id: str | None) -> None:
+    if run_id is not None and store.load_summary(run_id) is None:
+        raise RunNotFoundError(run_id)
+
+
+def _line(event: AuditEvent) -> tuple[str, ...]:
+    details = [event.failure_key or "", event.note or "", json.dumps(event.payload) if event.payload else ""]
+    return (
+        moment(event.created_at),
+        one_line(event.event_type),
+        one_line(event.actor, 40),
+        one_line(event.channel),
+        one_line(event.run_id or "-"),
+        one_line(" ".join(part for part in details if part), 100),
+    )
