@@ -9,9 +9,11 @@ from typing import TextIO
 import click
 
 from resume_engine.cli.database import database_option, opened
+from resume_engine.cli.person import as_option, person
 from resume_engine.cli.printing import moment, one_line, table
-from resume_engine.core.audit import AuditEvent
+from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.audit_export import csv_lines, jsonl_lines
+from resume_engine.core.clock import utc_now
 from resume_engine.core.errors import RunNotFoundError
 from resume_engine.core.run import trace_lines
 from resume_engine.storage.audit_queries import AuditQueries, EventFilter
@@ -52,14 +54,20 @@ def show(database: str, run_id: str | None, actor: str | None, kind: str | None,
     type=click.Choice(["trace", "jsonl", "csv"]),
     help="trace: the deterministic trace of a run [default with RUN_ID]; jsonl, csv: the events.",
 )
+@as_option
 @click.option("--output", type=click.File("w", encoding="utf-8", lazy=False), default="-")
-def export(database: str, run_id: str | None, form: str | None, output: TextIO) -> None:
-    """Write the audit trail of a run, or of everything."""
+def export(database: str, run_id: str | None, form: str | None, name: str | None, output: TextIO) -> None:
+    """Write the audit trail of a run, or of everything; the export is an audit event too."""
     form = form or ("trace" if run_id else "jsonl")
     if form == "trace" and run_id is None:
         raise click.UsageError("A trace belongs to one run: add its RUN_ID, or choose --format jsonl.")
     with opened(database) as store:
         _require_run(store, run_id)
+        store.append_event(
+            AuditEvent.by(
+                person(name), EventType.AUDIT_EXPORTED, utc_now(), run_id=run_id, payload={"format": form}
+            )
+        )
         count = 0
         for line in _lines(store, run_id, form):
             output.write(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,11 +9,10 @@ from typing import Any, TypeVar
 import click
 
 from resume_engine.cli.database import database_option, opened
+from resume_engine.cli.person import as_option, person
 from resume_engine.cli.printing import moment, next_step, one_line, table
 from resume_engine.cli.runs import choice, commands_for, summary_json
-from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.decisions import DecisionKind, DecisionRequest, decide
-from resume_engine.core.permissions import Role
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, RunStatus
 from resume_engine.core.run_summary import RunSummary
@@ -102,7 +100,7 @@ def _decision_options(command: Command) -> Command:
             metavar="KEY",
             help="The failure you looked at (column FAILURE); refused if the run moved on since.",
         ),
-        click.option("--as", "name", metavar="NAME", help="Who decides [default: the system user]."),
+        as_option,
         database_option,
         click.argument("run_id"),
     ):
@@ -153,10 +151,8 @@ def _decide(
     note: str | None,
     result: dict[str, Any] | None = None,
 ) -> None:
-    # Whoever holds the database URL could write the decision by hand: there is no role to check here.
-    actor = Actor(name=name if name is not None else _system_user(), role=Role.OPERATOR, channel=Channel.CLI)
     request = DecisionRequest(
-        run_id=run_id, kind=kind, actor=actor, failure_key=failure_key, note=note, result=result
+        run_id=run_id, kind=kind, actor=person(name), failure_key=failure_key, note=note, result=result
     )
     with opened(database) as store:
         run, decision = decide(store, request)
@@ -190,10 +186,3 @@ def _parsed(text: str | None) -> dict[str, Any] | None:
     if not isinstance(result, dict):
         raise click.BadParameter('must be a JSON object like {"refund_id": "r-1"}', param_hint="--result")
     return result
-
-
-def _system_user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError) as problem:
-        raise click.UsageError("The system does not say who you are; add --as NAME.") from problem

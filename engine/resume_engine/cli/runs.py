@@ -57,9 +57,7 @@ def runs() -> None:
 @click.option("--environment", type=choice(Environment))
 @click.option("--failure", type=choice(FailureClassification), help="Class of the current failure.")
 @click.option("--blocked-by", type=choice(GateAction))
-@click.option(
-    "--since", callback=duration, metavar="DURATION", help="Created within the last 30m, 24h, 7d ..."
-)
+@click.option("--since", callback=duration, metavar="DURATION", help="Created within 30m, 24h, 7d ...")
 @click.option("--search", help="Beginning of a run id, or part of a workflow name.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
 @click.option("--cursor", metavar="TEXT", help="Go on where the list before ended.")
@@ -171,11 +169,8 @@ def _line(run: RunSummary, state: RunState) -> tuple[str, ...]:
 
 def progress(run: RunSummary) -> str:
     """Return completed steps of all, as far as the total is known."""
-    return (
-        f"{run.steps_completed}/{run.steps_total}"
-        if run.steps_total is not None
-        else str(run.steps_completed)
-    )
+    done = str(run.steps_completed)
+    return done if run.steps_total is None else f"{done}/{run.steps_total}"
 
 
 def _print_head(head: RunHead) -> None:

@@ -36,16 +36,17 @@ def _missing_parts(conn: Connection) -> Iterator[str]:
         if table.name not in names:
             yield f"table {table.name} is missing"
             continue
-        columns = {column["name"] for column in inspector.get_columns(table.name)}
-        yield from (
-            f"column {table.name}.{c.name} is missing" for c in table.columns if c.name not in columns
-        )
-        indexes = {index["name"] for index in inspector.get_indexes(table.name)}
-        yield from (
-            f"index {index.name} on {table.name} is missing"
-            for index in table.indexes
-            if index.name not in indexes
-        )
+        columns = {str(column["name"]) for column in inspector.get_columns(table.name)}
+        yield from _lacking(f"column of {table.name}", {column.name for column in table.columns}, columns)
+        indexes = {str(index["name"]) for index in inspector.get_indexes(table.name)}
+        wanted = {str(index.name) for index in table.indexes}
+        if conn.dialect.name != "postgresql":
+            wanted -= _POSTGRES_ONLY
+        yield from _lacking(f"index on {table.name}", wanted, indexes)
+
+
+def _lacking(what: str, wanted: set[str], found: set[str]) -> Iterator[str]:
+    return (f"{what} is missing: {name}" for name in sorted(wanted - found))
 
 
 def _counter_findings(conn: Connection) -> Iterator[str]:
