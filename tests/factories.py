@@ -94,9 +94,9 @@ class RunFactory:
     def running(self, workflow: str = "claims_intake", *, done: int = 1, of: int = 3, **options: Any) -> Run:
         """Make a run whose executor is at work behind `done` steps."""
         run = self.engine.start_run(workflow, **options)
-        self._hold(run.run_id, seconds=3_600, of=of)
         for index in range(done):
             self.engine.execute_step(run.run_id, f"step_{index}", index, {}, passing({"n": index}))
+        self._hold(run.run_id, seconds=3_600, of=of)
         return self.reload(run)
 
     def interrupted(self, workflow: str = "claims_intake", *, of: int = 3, **options: Any) -> Run:

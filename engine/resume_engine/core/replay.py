@@ -7,7 +7,7 @@ from typing import Any
 
 from resume_engine.core.errors import ReplayDivergenceError, RunNotFoundError
 from resume_engine.core.idempotency import generate_idempotency_key, hash_input
-from resume_engine.core.run import Run
+from resume_engine.core.run import Run, RunStatus
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step import Step
 from resume_engine.core.step_record import StepKind, StepRecord
@@ -37,7 +37,20 @@ def replay(
             )
         _check(run, record, steps[index], state)
         state |= record.output_data or {}
+    _check_count(run, summary, len(completed), steps)
     return run, run.audit_trace()
+
+
+def _check_count(run: Run, summary: RunSummary, completed: int, steps: Sequence[Step]) -> None:
+    expected = summary.steps_total
+    if expected is None:
+        # Driven step by step: only a completed run says how many steps it has.
+        expected = completed if run.status is RunStatus.COMPLETED else len(steps)
+    if len(steps) != expected:
+        first = min(len(steps), expected)
+        name = steps[first].name if first < len(steps) else "?"
+        difference = f"the record has {expected} steps, the workflow has {len(steps)}"
+        raise ReplayDivergenceError(run.run_id, first, name, difference)
 
 
 def _start(
@@ -46,12 +59,15 @@ def _start(
     completed: dict[int, StepRecord],
     initial_input: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    if initial_input is not None:
-        return initial_input
     recorded = store.load_initial_input(summary.run_id)
-    if recorded is not None:
-        return recorded
-    return completed[0].input_data if 0 in completed else {}
+    if recorded is None and 0 in completed:
+        recorded = completed[0].input_data
+    if initial_input is None:
+        return recorded or {}
+    if recorded is not None and hash_input(initial_input) != hash_input(recorded):
+        difference = f"the initial input {_differing(recorded, initial_input)}"
+        raise ReplayDivergenceError(summary.run_id, 0, "initial input", difference)
+    return initial_input
 
 
 def _check(run: Run, record: StepRecord, step: Step, state: dict[str, Any]) -> None:
