@@ -6,10 +6,10 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import Engine, Index, Table, text
+from sqlalchemy import Connection, Engine, Index, Table, inspect, text
 
 from bench.stamping import COLUMNS, Stamped, Values
-from resume_engine.storage.schema import audit_events, decisions, metadata, runs, step_records
+from resume_engine.storage.schema import audit_events, decisions, runs, step_records
 
 _LOADED: tuple[Table, ...] = (runs, step_records, decisions, audit_events)
 _RUNS_PER_BATCH = 2_000
@@ -40,15 +40,15 @@ def load(engine: Engine, rows: Rows, progress: Progress) -> None:
 
 
 def build_indexes(engine: Engine) -> list[str]:
-    """Make the indexes those of the schema: drop what it lacks, build what is missing; return what was done."""
+    """Make the indexes those of the schema and return what that took."""
     done = []
     with engine.begin() as conn:
         wanted = {str(i.name): i for t in _LOADED for i in t.indexes if _is_for(i, engine)}
-        present = _definitions(conn)
-        for name in present.keys() - wanted.keys():
+        present = _index_names(conn)
+        for name in present - wanted.keys():
             conn.execute(text(f'DROP INDEX "{name}"'))
             done.append(f"dropped {name}")
-        for name in sorted(wanted.keys() - present.keys()):
+        for name in sorted(wanted.keys() - present):
             wanted[name].create(conn)
             done.append(f"built {name}")
     return done
@@ -58,14 +58,10 @@ def _is_for(index: Index, engine: Engine) -> bool:
     return "pattern" not in str(index.name) or engine.dialect.name == "postgresql"
 
 
-def _definitions(conn: Any) -> dict[str, str]:
-    tables = ", ".join(f"'{table.name}'" for table in _LOADED)
-    if conn.dialect.name == "sqlite":
-        query = f"SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL AND tbl_name IN ({tables})"
-    else:
-        keys = ", ".join(f"'{c.name}'" for t in metadata.tables.values() for c in t.constraints if c.name)
-        query = f"SELECT indexname, indexdef FROM pg_indexes WHERE tablename IN ({tables}) AND indexname NOT IN ({keys})"
-    return {name: sql for name, sql in conn.execute(text(query)) if not name.endswith("_pkey")}
+def _index_names(conn: Connection) -> set[str]:
+    inspector = inspect(conn)
+    found = {str(index["name"]) for table in _LOADED for index in inspector.get_indexes(table.name)}
+    return found - {str(key.name) for table in _LOADED for key in table.constraints}
 
 
 def _batches(rows: Rows) -> Iterator[dict[str, list[Values]]]:

@@ -1,4 +1,4 @@
-"""The databases that are measured: built once, kept in a folder that git ignores, built anew when they are outdated."""
+"""The databases that are measured: built once, kept in a folder that git ignores, built anew when outdated."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sqlalchemy.exc import DatabaseError
 
 from bench import bulk_load, stamping, stories, workflows
 from resume_engine.storage.open_store import open_store
+from resume_engine.storage.schema import metadata
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.provision.postgres import OwnServer, server_url_from_environment
 
@@ -140,7 +141,8 @@ def shelf(*, with_postgres: bool = True) -> Iterator[Shelf]:
 
 def _version() -> str:
     """Return a mark of everything that decides what the rows are; indexes are brought up to date in place."""
-    digest = hashlib.sha256(repr(stamping.COLUMNS).encode())
+    columns = [(c.name, str(c.type)) for t in metadata.sorted_tables for c in t.columns]
+    digest = hashlib.sha256(repr(columns).encode())
     for module in (workflows, stories, stamping):
         digest.update(Path(str(module.__file__)).read_bytes())
     return digest.hexdigest()

@@ -1,8 +1,8 @@
 """Runs that the engine itself wrote, one for each way in which a run can go: they are stamped many times.
 
-Every workflow is run in every environment to every outcome, on a store in memory and with a clock that the steps
-move on; what the store then holds is the story. So a benchmark database holds nothing that the engine would not
-have written.
+Every workflow is run in every environment to every outcome, on a store in memory and with a clock that the
+steps move on; what the store then holds is the story. So a benchmark database holds nothing that the engine
+would not have written.
 """
 
 from __future__ import annotations

@@ -20,7 +20,10 @@ _KNOWN_KINDS = tuple(kind.value for kind in EventType)
 
 @dataclass(frozen=True, kw_only=True)
 class EventFilter:
-    """Narrow the audit log; None and empty text mean "any". `kind` is an event type or `gate.` for all of a family."""
+    """Narrow the audit log; None and empty text mean "any".
+
+    `kind` is an event type, or `gate.` for all of a family.
+    """
 
     actor: str | None = None
     kind: str | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, literal, literal_column, select, text, tuple_
+from sqlalchemy import Select, func, literal, select, text, tuple_
 
 from resume_engine.core import clock
 from resume_engine.core.decisions import Decision
@@ -26,7 +26,7 @@ from resume_engine.storage.run_filter import (
     gate_condition,
     standing_failure,
 )
-from resume_engine.storage.schema import UtcDateTime, decisions, runs, step_records
+from resume_engine.storage.schema import UtcDateTime, decisions, runs, status_is, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 PREVIEW_CHARACTERS = 2_000
@@ -287,11 +287,11 @@ class RunQueries:
         query = (
             select(*STEP_VIEW_COLUMNS)
             .where(step_records.c.run_id == run_id, step_records.c.sequence > after)
-            .order_by(step_records.c.sequence, step_records.c.id)
+            .order_by(step_records.c.sequence, step_records.c.legacy_duplicate)
             .limit(limit + 1)
         )
         if only_failed:
-            query = query.where(step_records.c.status == _FAILED)
+            query = query.where(status_is(StepStatus.FAILED))
         with self._store.reading() as conn:
             found = conn.execute(query).all()
         return [step_view_from_row(row) for row in found[:limit]], len(found) > limit
@@ -374,10 +374,6 @@ STEP_VIEW_COLUMNS = (
     func.substr(step_records.c.output_json, 1, PREVIEW_CHARACTERS).label("output_preview"),
     func.length(step_records.c.output_json).label("output_size"),
 )
-
-
-# Written into the statement, not bound: only then can a database see that the index of failures serves it.
-_FAILED: ColumnElement[str] = literal_column(f"'{StepStatus.FAILED.value}'")
 
 
 def step_view_from_row(row: Any) -> StepView:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, func, insert, or_, select, update
+from sqlalchemy import Connection, Engine, and_, func, insert, literal, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from resume_engine.core.actor import ENGINE_ACTOR, Actor
@@ -39,7 +39,7 @@ from resume_engine.core.step_record import (
 )
 from resume_engine.core.store import CheckpointStore
 from resume_engine.storage import rows
-from resume_engine.storage.schema import audit_events, decisions, runs, step_records
+from resume_engine.storage.schema import audit_events, decisions, runs, status_is, step_records
 from resume_engine.storage.schema_version import ensure_schema, upgrade
 
 _STEPS_PER_FETCH = 500
@@ -192,7 +192,7 @@ class SqlCheckpointStore(CheckpointStore):
             return None
         query = (
             select(step_records)
-            .where(step_records.c.idempotency_key == key, step_records.c.status.in_(COMPLETED_STATUSES))
+            .where(step_records.c.idempotency_key == key, status_is(*COMPLETED_STATUSES))
             .order_by(step_records.c.legacy_duplicate, step_records.c.sequence.desc())
             .limit(1)
         )
@@ -229,7 +229,7 @@ class SqlCheckpointStore(CheckpointStore):
                 yield rows.step_from_row(row)
             if len(fetched) < _STEPS_PER_FETCH:
                 return
-            position = (fetched[-1].sequence, fetched[-1].id)
+            position = (fetched[-1].sequence, fetched[-1].legacy_duplicate)
 
     def list_open_failures(self, run_id: str) -> Sequence[StepRecord]:
         """Return the failed attempts, by sequence, that are the latest of their step; one statement."""
@@ -243,7 +243,7 @@ class SqlCheckpointStore(CheckpointStore):
         query = (
             _steps_of(run_id)
             .where(step_records.c.sequence.in_(last), step_records.c.kind == StepKind.STEP.value)
-            .where(step_records.c.status == StepStatus.FAILED.value)
+            .where(status_is(StepStatus.FAILED))
         )
         with self.reading() as conn:
             return [rows.step_from_row(row) for row in conn.execute(query)]
@@ -343,16 +343,12 @@ def _steps_of(run_id: str) -> Any:
     return (
         select(step_records)
         .where(step_records.c.run_id == run_id)
-        .order_by(step_records.c.sequence, step_records.c.id)
+        .order_by(step_records.c.sequence, step_records.c.legacy_duplicate)
     )
 
 
 def _after_position(position: tuple[int, int]) -> Any:
-    sequence, row_id = position
-    return or_(
-        step_records.c.sequence > sequence,
-        and_(step_records.c.sequence == sequence, step_records.c.id > row_id),
-    )
+    return tuple_(step_records.c.sequence, step_records.c.legacy_duplicate) > tuple_(*map(literal, position))
 
 
 def _update_run_in_tx(conn: Connection, change: RunChange, after: RunSummary) -> None:

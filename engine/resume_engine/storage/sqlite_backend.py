@@ -17,8 +17,10 @@ _SYNCHRONOUS_FULL = 2
 
 _KEY_OF_COLUMNS = {
     "decisions.run_id, decisions.failure_key, decisions.kind": "uq_decisions_failure_kind",
-    "step_records.idempotency_key": "uq_step_records_completed_key",
-    "step_records.run_id, step_records.sequence": "uq_step_records_run_sequence",
+    "step_records.idempotency_key, step_records.legacy_duplicate": "uq_step_records_completed_key",
+    "step_records.run_id, step_records.sequence, step_records.legacy_duplicate": (
+        "uq_step_records_run_sequence"
+    ),
     "users.email": "uq_users_email",
     "runs.run_id": "pk_runs",
 }

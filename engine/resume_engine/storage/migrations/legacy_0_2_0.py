@@ -81,7 +81,7 @@ def _mark_duplicates(conn: Connection, steps: Any, completed_keys: set[str]) -> 
             completed_keys.add(step.idempotency_key)
     if duplicates:
         conn.execute(
-            update(step_records).where(step_records.c.id.in_(duplicates)).values(legacy_duplicate=True)
+            update(step_records).where(step_records.c.id.in_(duplicates)).values(legacy_duplicate=step_records.c.id)
         )
 
 

@@ -24,7 +24,7 @@ _BASELINE_COLUMNS = {
         "idempotency_key", "timestamp", "failure_classification", "error_message", "sequence",
     },
 }  # fmt: skip
-_BASELINE_INDEXES = {"ix_step_records_run_id", "ix_step_records_idempotency_key"}
+_BASELINE_INDEXES = ("ix_step_records_run_id", "ix_step_records_idempotency_key")
 
 
 def upgrade() -> None:
@@ -37,10 +37,11 @@ def upgrade() -> None:
     for table_name in _NEW_TABLES:
         schema.metadata.tables[table_name].create(bind)
     carry_over(bind)
+    for name in _BASELINE_INDEXES:  # the new keys begin with the same columns
+        op.drop_index(name, "step_records", if_exists=True)
     for table_name in _BASELINE_COLUMNS:
         for index in schema.metadata.tables[table_name].indexes:
-            if index.name not in _BASELINE_INDEXES:
-                index.create(bind)
+            index.create(bind)
 
 
 def _plain(column: sa.Column) -> sa.Column:  # type: ignore[type-arg]
