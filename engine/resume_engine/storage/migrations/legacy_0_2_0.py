@@ -16,7 +16,13 @@ from sqlalchemy import Connection, insert, select, update
 
 from resume_engine.core.actor import Channel
 from resume_engine.core.clock import as_utc
-from resume_engine.core.decisions import Decision, DecisionKind
+from resume_engine.core.decisions import (
+    ACTOR_MAX_CHARACTERS,
+    FAILURE_KEY_MAX_CHARACTERS,
+    Decision,
+    DecisionKind,
+)
+from resume_engine.core.payload import storable
 from resume_engine.core.permissions import Role
 from resume_engine.core.resume_gates import GateAction, required_actions
 from resume_engine.core.run import Environment, RunStatus
@@ -41,6 +47,8 @@ _STEP_COLUMNS = (
     step_records.c.sequence,
 )
 _RUNS_PER_FETCH = 500
+UNKEYED = "none"
+"""Failure key of an acknowledgement given before anything had failed: it is kept, and opens nothing."""
 
 
 def carry_over(conn: Connection) -> None:
@@ -81,13 +89,15 @@ def _mark_duplicates(conn: Connection, steps: Any, completed_keys: set[str]) -> 
             completed_keys.add(step.idempotency_key)
     if duplicates:
         conn.execute(
-            update(step_records).where(step_records.c.id.in_(duplicates)).values(legacy_duplicate=step_records.c.id)
+            update(step_records)
+            .where(step_records.c.id.in_(duplicates))
+            .values(legacy_duplicate=step_records.c.id)
         )
 
 
 def _carry_run(conn: Connection, run: Any, steps: Any) -> None:
-    metadata = json.loads(run.metadata_json or "{}")
-    gates = metadata.get("gates") if isinstance(metadata.get("gates"), dict) else {}
+    metadata = _object(json.loads(run.metadata_json or "{}"))
+    gates = _object(metadata.get("gates"))
     environment = _environment(metadata)
     own = [s for s in steps if not s.step_name.startswith(COMPENSATION_PREFIX)]
     done = {s.step_index for s in own if s.status in COMPLETED_STATUSES}
@@ -151,22 +161,29 @@ def _failure_values(
 
 
 def _decisions(run: Any, gates: dict[str, Any], own: list[Any]) -> Iterator[Decision]:
-    approvals = dict(gates.get("approvals") or {})
-    single = gates.get("human_approval") or {}
+    single = _object(gates.get("human_approval"))
+    approvals = _entries(gates.get("approvals"))
     if single.get("granted") and single.get("failure_key"):
-        approvals.setdefault(single["failure_key"], single)
+        approvals.setdefault(str(single["failure_key"]), single)
     for key, entry in approvals.items():
         yield _decision(run, key, DecisionKind.HUMAN_APPROVAL, entry, "approved_by", "approved_at")
-    for key, entry in (gates.get("compensations") or {}).items():
+    for key, entry in _entries(gates.get("compensations")).items():
         yield _decision(run, key, DecisionKind.COMPENSATION, entry, "recorded_by", "completed_at")
-    ack = gates.get("prod_resume_ack") or {}
-    key = ack.get("failure_key") or _latest_failure_key(
-        own, _moment(ack.get("acknowledged_at"), run.updated_at)
-    )
-    if ack.get("granted") and key:
-        yield _decision(
-            run, str(key), DecisionKind.PROD_RESUME_ACK, ack, "acknowledged_by", "acknowledged_at"
-        )
+    ack = _object(gates.get("prod_resume_ack"))
+    if ack.get("granted"):
+        given = _moment(ack.get("acknowledged_at"), run.updated_at)
+        key = str(ack.get("failure_key") or _latest_failure_key(own, given) or UNKEYED)
+        kind = DecisionKind.PROD_RESUME_ACK
+        yield _decision(run, key, kind, ack, "acknowledged_by", "acknowledged_at")
+
+
+def _entries(value: object) -> dict[str, dict[str, Any]]:
+    """Return decisions by failure key; whatever is not one is left where it is, in the metadata."""
+    return {str(key): entry for key, entry in _object(value).items() if isinstance(entry, dict)}
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _latest_failure_key(own: list[Any], at: datetime) -> str | None:
@@ -177,17 +194,18 @@ def _latest_failure_key(own: list[Any], at: datetime) -> str | None:
 
 def _decision(run: Any, key: str, kind: DecisionKind, entry: dict[str, Any], by: str, at: str) -> Decision:
     result = entry.get("result") or entry.get("output")
+    sequence = entry.get("step_sequence")
     return Decision(
         run_id=run.run_id,
-        failure_key=key,
+        failure_key=storable(key)[:FAILURE_KEY_MAX_CHARACTERS],
         kind=kind,
-        actor=str(entry.get(by) or "recorded by 0.2.0"),
+        actor=storable(str(entry.get(by) or "recorded by 0.2.0"))[:ACTOR_MAX_CHARACTERS],
         role=Role.OPERATOR.value,
         channel=Channel.LIBRARY.value,
         decided_at=_moment(entry.get(at), run.updated_at),
-        note=entry.get("note"),
+        note=storable(str(entry["note"])) if entry.get("note") is not None else None,
         result=result if isinstance(result, dict) else None,
-        step_sequence=entry.get("step_sequence"),
+        step_sequence=sequence if isinstance(sequence, int) else None,
     )
 
 
