@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from flask_login import current_user
 
@@ -72,6 +72,15 @@ class GateItem:
             self.form = form
         else:
             self.notice = " ".join(["Nothing was changed.", *errors_of(form)])
+
+    @property
+    def onward(self) -> str:
+        """Return the queue that the item was found in, without it."""
+        parts = urlsplit(self.next)
+        kept = [(n, t) for n, t in parse_qsl(parts.query) if n not in ("run", "failure", "cursor")]
+        if parts.path != "/gates" or not kept:
+            return "/gates"
+        return f"/gates?{urlencode(kept)}"
 
     @property
     def version(self) -> str:

@@ -1,0 +1,134 @@
+"""Approving failures of one cause together: one note, every run decided on its own.
+
+Compensations and prod acknowledgements are never made in bulk: each of them is about one run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flask import Blueprint, Response, render_template, request
+from flask.typing import ResponseReturnValue
+
+from resume_engine.core import clock
+from resume_engine.core.decisions import DecisionKind, DecisionRequest, decide
+from resume_engine.core.errors import DecisionError, ResumeEngineError, RunNotFoundError, StaleRunError
+from resume_engine.core.permissions import Permission
+from resume_engine.core.resume_gates import GateAction
+from resume_engine.core.run_summary import RunSummary
+from resume_engine.storage.keyset import Page
+from webapp.extensions import current_store, run_queries
+from webapp.pages import gate_list
+from webapp.pages.conflict_words import explain
+from webapp.pages.decision_forms import BULK_LIMIT, BulkApprovalForm
+from webapp.pages.gate_list import GateListAddress
+from webapp.permissions import current_actor, requires
+
+blueprint = Blueprint("bulk_approvals", __name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What became of one of the chosen runs; `problem` is None when it was approved."""
+
+    run_id: str
+    failure_key: str
+    run: RunSummary | None
+    problem: str | None = None
+
+    @property
+    def href(self) -> str:
+        """Return the address of the failure in the queue."""
+        return gate_list.href(run=self.run_id, failure=self.failure_key)
+
+
+@blueprint.get("/gates/approvals")
+@requires(Permission.GATES_DECIDE)
+def choose() -> ResponseReturnValue:
+    """Show the runs that wait for an approval because of one error, all of them chosen."""
+    address = gate_list.read(request.args)
+    page = _waiting(address)
+    form = BulkApprovalForm(formdata=None, data={"item": [_choice(run) for run in page.items]})
+    return _page(address, page, form, 200)
+
+
+@blueprint.post("/gates/approvals")
+@requires(Permission.GATES_DECIDE)
+def approve() -> ResponseReturnValue:
+    """Approve what was chosen, one by one; say of each what became of it."""
+    address = gate_list.read(request.args)
+    form = BulkApprovalForm()
+    if not form.validate():
+        return _page(address, _waiting(address), form, 422)
+    results = [_approve_one(run_id, key, form.note.data or None) for run_id, key in form.chosen()]
+    approved = [result for result in results if result.problem is None]
+    body = render_template(
+        "gates/approved.html",
+        approved=approved,
+        refused=[result for result in results if result.problem is not None],
+        back=address.href(),
+    )
+    return Response(body, 200 if approved else 409)
+
+
+def _approve_one(run_id: str, key: str, note: str | None) -> Result:
+    actor = current_actor()
+    wanted = DecisionRequest(
+        run_id=run_id, kind=DecisionKind.HUMAN_APPROVAL, actor=actor, failure_key=key, note=note
+    )
+    try:
+        run, _ = decide(current_store(), wanted)
+        return Result(run_id=run_id, failure_key=key, run=run)
+    except RunNotFoundError:
+        problem = "There is no such run. Nothing was changed."
+    except DecisionError as refusal:
+        problem = explain(refusal, actor.name, clock.utc_now())
+    except StaleRunError as refusal:
+        problem = str(refusal)
+    return Result(run_id=run_id, failure_key=key, run=_run_or_none(run_id), problem=problem)
+
+
+def _run_or_none(run_id: str) -> RunSummary | None:
+    try:
+        return current_store().load_summary(run_id)
+    except ResumeEngineError:
+        return None
+
+
+def _waiting(address: GateListAddress) -> Page[RunSummary]:
+    return run_queries().list_blocked(
+        action=GateAction.HUMAN_APPROVAL,
+        environment=address.environment,
+        workflow=address.workflow,
+        message_start=address.cause,
+        limit=BULK_LIMIT,
+    )
+
+
+def _choice(run: RunSummary) -> str:
+    return f"{run.run_id}@{run.failure.key if run.failure else ''}"
+
+
+def _page(
+    address: GateListAddress, page: Page[RunSummary], form: BulkApprovalForm, status: int
+) -> ResponseReturnValue:
+    body = render_template(
+        "gates/approvals.html",
+        cause=address.cause,
+        action=gate_list.bulk_href(address.cause or "", address),
+        runs=page.items,
+        more=page.next_cursor is not None,
+        limit=BULK_LIMIT,
+        in_prod=_in_prod(page.items),
+        form=form,
+        choice=_choice,
+        chosen=frozenset(form.item.data or ()),
+        back=address.href(kind=GateAction.HUMAN_APPROVAL.value),
+    )
+    return Response(body, status)
+
+
+def _in_prod(runs: Sequence[RunSummary]) -> int:
+    """Return how many of the runs will still wait for an acknowledgement of their own."""
+    return sum(GateAction.PROD_RESUME_ACK in run.blocked_by for run in runs)
