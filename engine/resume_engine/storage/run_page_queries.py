@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from resume_engine.core.decisions import Decision
+from resume_engine.core.idempotency import canonical_json
 from resume_engine.storage import rows
 from resume_engine.storage.gate_queries import Case, case_from_row, case_query
-from resume_engine.storage.run_queries import PREVIEW_CHARACTERS
-from resume_engine.storage.schema import decisions, runs
+from resume_engine.storage.schema import decisions, runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
+
+TRACE_OUTPUT_CHARACTERS = 4_000
+METADATA_CHARACTERS = 20_000
+
+_TRACE_COLUMNS = (
+    step_records.c.idempotency_key,
+    step_records.c.input_hash,
+    step_records.c.sequence,
+    step_records.c.status,
+    step_records.c.step_index,
+    step_records.c.step_name,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +54,7 @@ class RunPageQueries:
         query = (
             case_query(runs.c.failure_sequence)
             .add_columns(
-                func.substr(runs.c.metadata_json, 1, PREVIEW_CHARACTERS * 10).label("metadata_text"),
+                func.substr(runs.c.metadata_json, 1, METADATA_CHARACTERS).label("metadata_text"),
                 func.length(runs.c.metadata_json).label("metadata_size"),
             )
             .where(runs.c.run_id == run_id)
@@ -52,11 +66,43 @@ class RunPageQueries:
             if row is None:
                 return None
             found = [rows.decision_from_row(r) for r in conn.execute(decided)]
-        case = case_from_row(row, None, ())
-        mine = [decision for decision in found if decision.failure_key == case.failure_key]
+        current = case_from_row(row, None, ())
+        mine = [decision for decision in found if decision.failure_key == current.failure_key]
         return RunPage(
-            case=replace(case, decisions=mine),
+            case=replace(current, decisions=mine),
             decisions=found,
             metadata_text=row.metadata_text,
             metadata_size=row.metadata_size,
         )
+
+    def trace_start(self, run_id: str, *, limit: int) -> list[str]:
+        """Return the first lines of the audit trace behind its head.
+
+        An output too large for a page is left out of its line, which then says so and is no trace line.
+        """
+        size = func.length(step_records.c.output_json)
+        small = case((size <= TRACE_OUTPUT_CHARACTERS, step_records.c.output_json), else_=None)
+        query = (
+            select(*_TRACE_COLUMNS, small.label("output_text"), size.label("output_size"))
+            .where(step_records.c.run_id == run_id)
+            .order_by(step_records.c.sequence, step_records.c.legacy_duplicate)
+            .limit(limit)
+        )
+        with self._store.reading() as conn:
+            return [_trace_line(row) for row in conn.execute(query)]
+
+
+def _trace_line(row: Any) -> str:
+    output = json.loads(row.output_text) if row.output_text is not None else None
+    cut = row.output_text is None and row.output_size is not None
+    return canonical_json(
+        {
+            "idempotency_key": row.idempotency_key,
+            "input_hash": row.input_hash,
+            "output_data": f"({row.output_size:,} characters, in the download)" if cut else output,
+            "sequence": row.sequence,
+            "status": row.status,
+            "step_index": row.step_index,
+            "step_name": row.step_name,
+        }
+    )

@@ -1,0 +1,95 @@
+"""What can be taken away from a run: its audit log, its events, and single inputs and outputs as recorded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from flask import Blueprint, Response, abort, request
+
+from resume_engine.core import clock
+from resume_engine.core.audit import AuditEvent, EventType
+from resume_engine.core.audit_export import csv_lines, jsonl_lines
+from resume_engine.core.permissions import Permission
+from resume_engine.core.run_summary import RunSummary
+from resume_engine.storage.sql_store import SqlCheckpointStore
+from webapp.extensions import audit_queries, current_store, run_queries
+from webapp.pages.run_detail import summary_or_404
+from webapp.permissions import current_actor, requires
+
+blueprint = Blueprint("downloads", __name__)
+
+
+@blueprint.get("/runs/<path:run_id>/audit-log")
+@requires(Permission.AUDIT_EXPORT)
+def audit_log(run_id: str) -> Response:
+    """Send the audit trace, byte for byte what `engine.get_audit_log` returns."""
+    run = summary_or_404(run_id)
+    _note_export(run_id, "audit log")
+    lines = trace_lines(current_store(), run)
+    return attachment(lines, "text/plain; charset=utf-8", f"audit-log-{run_id}.txt")
+
+
+@blueprint.get("/runs/<path:run_id>/events.jsonl")
+@requires(Permission.AUDIT_EXPORT)
+def events_jsonl(run_id: str) -> Response:
+    """Send all events of a run, recorded steps among them, one JSON object a line."""
+    summary_or_404(run_id)
+    _note_export(run_id, "events.jsonl")
+    lines = jsonl_lines(audit_queries().stream_run(run_id))
+    return attachment(lines, "application/x-ndjson; charset=utf-8", f"events-{run_id}.jsonl")
+
+
+@blueprint.get("/runs/<path:run_id>/events.csv")
+@requires(Permission.AUDIT_EXPORT)
+def events_csv(run_id: str) -> Response:
+    """Send all events of a run as a table for spreadsheets; no cell of it is a formula."""
+    summary_or_404(run_id)
+    _note_export(run_id, "events.csv")
+    lines = csv_lines(audit_queries().stream_run(run_id))
+    return attachment(lines, "text/csv; charset=utf-8", f"events-{run_id}.csv")
+
+
+@blueprint.get("/runs/<path:run_id>/steps/<int(max=1000000000):sequence>/<any(input, output):which>")
+@requires(Permission.RUNS_READ)
+def step_value(run_id: str, sequence: int, which: str) -> Response:
+    """Send the input or output of one attempt, exactly as it is stored."""
+    summary_or_404(run_id)
+    text = run_queries().load_step_json(run_id, sequence, which)
+    if text is None:
+        abort(404, f"Record {sequence} of this run has no {which}. Failed attempts record no output.")
+    _note_export(run_id, f"step {which}", sequence=sequence)
+    return attachment([text], "application/json", f"{which}-{sequence}-{run_id}.json")
+
+
+def trace_lines(store: SqlCheckpointStore, run: RunSummary) -> Iterator[str]:
+    """Yield the audit trace in pieces, so that no run is too long for the memory."""
+    yield run.run_id
+    yield f"\n{run.workflow_name}"
+    for record in store.iter_steps(run.run_id):
+        yield f"\n{record.audit_line()}"
+
+
+def attachment(lines: Iterable[str], content_type: str, name: str) -> Response:
+    """Return a streamed download under a name that every system can keep."""
+    response = Response((line.encode() for line in lines), content_type=content_type)
+    response.headers["Content-Disposition"] = f'attachment; filename="{safe_name(name)}"'
+    return response
+
+
+def safe_name(name: str) -> str:
+    """Return a file name of plain ASCII letters, digits, dots, dashes and underscores."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", name).lstrip("._-")
+
+
+def _note_export(run_id: str, what: str, *, sequence: int | None = None) -> None:
+    """Record who took what, before the first byte is sent; a HEAD request takes nothing."""
+    if request.method != "GET":
+        return
+    payload: dict[str, str | int] = {"what": what}
+    if sequence is not None:
+        payload["sequence"] = sequence
+    actor, now = current_actor(), clock.utc_now()
+    current_store().append_event(
+        AuditEvent.by(actor, EventType.AUDIT_EXPORTED, now, run_id=run_id, payload=payload)
+    )
