@@ -1,4 +1,4 @@
-"""The databases that are measured: built once, kept in a folder that git ignores, built anew when outdated."""
+"""The databases that are measured: built once, kept in a folder that git ignores, renewed when outdated."""
 
 from __future__ import annotations
 
