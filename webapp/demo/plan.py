@@ -105,7 +105,7 @@ WAITING = (
 def plan_week(seed: int, end: datetime, *, ordinary_runs: int = ORDINARY_RUNS) -> list[Planned]:
     """Return the stories of the seven days before `end`; the same for the same seed and end."""
     rng = Random(seed)
-    ordinary = [Planned(at, _ordinary(rng)) for at in _moments(rng, end, ordinary_runs)]
+    ordinary = [Planned(at, ordinary_story(rng)) for at in _moments(rng, end, ordinary_runs)]
     return sorted([*ordinary, *_waiting(rng, end)], key=lambda planned: planned.at)
 
 
@@ -141,7 +141,8 @@ def pick_workflow(rng: Random) -> DemoWorkflow:
     return rng.choices(workflows, shares)[0]
 
 
-def _ordinary(rng: Random) -> Story:
+def ordinary_story(rng: Random) -> Story:
+    """Return a run as most are: nothing goes wrong, or one step fails and is dealt with."""
     workflow = pick_workflow(rng)
     luck = rng.random()
     trouble = None
