@@ -190,7 +190,7 @@ def _tabs(address: GateListAddress) -> list[Tab]:
     kinds: list[GateAction | None] = [None, *(GateAction(word) for word in OPEN_GATES)]
     return [
         Tab(
-            label=gate_look(kind.value).needs if kind else "all",
+            label=gate_look(kind.value).needs.capitalize() if kind else "All",
             href=address.href(kind=kind.value if kind else None),
             current=address.kind is kind,
             count=waiting(kind, address.environment).count if counted else None,

@@ -24,7 +24,8 @@ from webapp.pages.gates import Waiting, waiting
 from webapp.permissions import can, requires
 from webapp.presentation import OPEN_GATES, STATES
 
-LATEST_EVENTS = 10
+LATEST_EVENTS = 8
+LATEST_FAMILIES = ("gate.", "run.resumed")  # what people decided and what came of it; starts are too many
 HOURS_OF_A_DAY, DAYS_OF_A_WEEK = 24, 7
 _BAD = frozenset({RunState.FAILED, RunState.BLOCKED, RunState.INTERRUPTED, RunState.CANCELLED})
 
@@ -140,7 +141,7 @@ def _figures() -> dict[str, object]:
         "day": {"hours": hours, "words": _words(hours), "since": day, "figures": _by_state(counts, day)},
         "week": {"since": week, "figures": _by_state(counts, week)},
         "causes": [_cause_line(cause, week) for cause in run_queries().failure_causes(week)],
-        "latest": audit_queries().latest(limit=LATEST_EVENTS),
+        "latest": audit_queries().latest(limit=LATEST_EVENTS, families=LATEST_FAMILIES),
     }
 
 
