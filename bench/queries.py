@@ -71,9 +71,6 @@ def cases(data: Dataset) -> dict[str, Call]:
     found["runs deep back"] = lambda: read.list_runs(
         RunFilter(state=RunState.COMPLETED), cursor=Cursor(moment=deep.moment, row_id="8", backwards=True)
     )
-    newest = Cursor(moment=NOW - timedelta(minutes=5), row_id="0")
-    found["count newer"] = lambda: read.count_newer(RunFilter(), newest)
-    found["count newer failed"] = lambda: read.count_newer(RunFilter(state=RunState.FAILED), newest)
     found["workflow names"] = read.workflow_names
     found["count blocked"] = read.count_blocked
     found["count states 7 d"] = lambda: read.count_states(NOW - timedelta(days=7), NOW)

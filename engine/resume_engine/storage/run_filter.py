@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, func, or_
+from sqlalchemy import ColumnElement, and_, func
 
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, RunStatus
@@ -16,7 +14,6 @@ from resume_engine.core.step_record import FailureClassification
 from resume_engine.storage.schema import runs
 
 Condition = ColumnElement[bool]
-StartsWith = Callable[[Any, str], Condition]
 
 CAUSE_CHARACTERS = 120
 """How much of a message tells causes apart; what follows is often an id or a number."""
@@ -41,6 +38,16 @@ class RunFilter:
     search: str | None = None
     error_type: str | None = None
     message_start: str | None = None
+
+    @property
+    def search_text(self) -> str:
+        """Return what is searched for, without spaces around it."""
+        return (self.search or "").strip()
+
+    @property
+    def has_search(self) -> bool:
+        """Return whether anything is searched for."""
+        return bool(self.search_text)
 
     @property
     def is_empty(self) -> bool:
@@ -91,13 +98,8 @@ BLOCKED_BY_TEXTS = (
 """Every value of `runs.blocked_by`; a test derives them from the gate rules."""
 
 
-def conditions(
-    wanted: RunFilter, now: datetime, workflow_names: Sequence[str], starts_with: StartsWith
-) -> list[Condition]:
-    """Return the conditions of a filter; `workflow_names` are the names that `search` can match.
-
-    `starts_with(column, prefix)` is the database's way to find a beginning by index.
-    """
+def conditions(wanted: RunFilter, now: datetime) -> list[Condition]:
+    """Return the conditions of a filter but for `search`, which `run_list` takes apart."""
     found: list[Condition] = []
     if wanted.state is not None:
         found.append(state_condition(wanted.state, now))
@@ -119,16 +121,4 @@ def conditions(
         found.append(runs.c.failure_error_type == wanted.error_type)
     if wanted.message_start:
         found.append(cause_condition(wanted.message_start))
-    if wanted.search and wanted.search.strip():
-        found.append(_search_condition(wanted.search.strip(), workflow_names, starts_with))
     return found
-
-
-def _search_condition(search: str, workflow_names: Sequence[str], starts_with: StartsWith) -> Condition:
-    names = [name for name in workflow_names if search.casefold() in name.casefold()]
-    matches: list[Condition] = []
-    if len(search) <= 36 and "\x00" not in search:
-        matches.append(starts_with(runs.c.run_id, search))
-    if names:
-        matches.append(runs.c.workflow_name.in_(names))
-    return or_(*matches) if matches else false()

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, literal, select, text, tuple_
+from sqlalchemy import Select, func, literal, select, text
 
-from resume_engine.core import clock
 from resume_engine.core.decisions import Decision
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, RunStatus
@@ -20,17 +19,25 @@ from resume_engine.storage import rows
 from resume_engine.storage.keyset import Cursor, Page, cut_page
 from resume_engine.storage.run_filter import (
     CAUSE_CHARACTERS,
+    Condition,
     RunFilter,
     cause_condition,
-    conditions,
     gate_condition,
     standing_failure,
 )
-from resume_engine.storage.schema import UtcDateTime, decisions, runs, status_is, step_records
+from resume_engine.storage.run_list import (
+    FEW_IDS,
+    Stretch,
+    blocked_query,
+    few_ids_query,
+    list_query,
+    search_query,
+)
+from resume_engine.storage.schema import decisions, runs, status_is, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 PREVIEW_CHARACTERS = 2_000
-_NEWER_CAP = 100  # "100 or more new" says enough, and counting stops there
+LINE_CHARACTERS = 240
 
 _WORKFLOW_NAMES = text(
     """
@@ -105,16 +112,20 @@ class StepView:
 
 @dataclass(frozen=True, kw_only=True)
 class AttemptMark:
-    """What the timeline draws of one attempt."""
+    """One attempt on one line of a list or as one mark of a picture: no values, the message cut."""
 
     sequence: int
     step_index: int
     step_name: str
     kind: StepKind
     status: StepStatus
+    attempt: int
     started_at: datetime | None
     recorded_at: datetime
     duration_ms: int | None
+    classification: FailureClassification | None
+    error_type: str | None
+    error_message: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,26 +157,11 @@ class RunQueries:
         names: Sequence[str] | None = None,
     ) -> Page[RunSummary]:
         """Return a page of runs, newest first. `names` saves a statement when the caller has them."""
-        query = self._filtered(wanted, names)
-        order = (runs.c.created_at, runs.c.run_id)
-        query = _paged(query, order, cursor, newest_first=True).limit(limit + 1)
+        stretch = Stretch(cursor=cursor, limit=limit + 1)
+        query = self._search(wanted, names, stretch) if wanted.has_search else list_query(wanted, stretch)
         with self._store.reading() as conn:
             found = [rows.summary_from_row(row) for row in conn.execute(query)]
         return cut_page(found, cursor, limit, lambda run: (run.created_at, run.run_id))
-
-    def count_newer(
-        self, wanted: RunFilter, newest: Cursor | None, *, names: Sequence[str] | None = None
-    ) -> int:
-        """Return how many runs of a filter are newer than a cursor, counting to 100 at most."""
-        query = self._filtered(wanted, names).with_only_columns(runs.c.run_id)
-        if newest is not None:
-            query = query.where(_row_value(runs.c.created_at, runs.c.run_id) > _cursor_value(newest))
-        with self._store.reading() as conn:
-            return int(
-                conn.execute(
-                    select(func.count()).select_from(query.limit(_NEWER_CAP).subquery())
-                ).scalar_one()
-            )
 
     def count_blocked(self) -> list[BlockedCount]:
         """Return what waits for a person, by gates and environment."""
@@ -197,19 +193,18 @@ class RunQueries:
         limit: int = 50,
     ) -> Page[RunSummary]:
         """Return runs that wait for a person, the longest waiting first."""
-        query = select(*rows.SUMMARY_COLUMNS).where(runs.c.blocked_by.is_not(None))
+        wanted: list[Condition] = []
         if action is not None:
-            query = query.where(gate_condition(action))
+            wanted.append(gate_condition(action))
         if environment is not None:
-            query = query.where(runs.c.environment == environment.value)
+            wanted.append(runs.c.environment == environment.value)
         if workflow:
-            query = query.where(runs.c.workflow_name == workflow)
+            wanted.append(runs.c.workflow_name == workflow)
         if message_start:
-            query = query.where(cause_condition(message_start))
-        order = (runs.c.blocked_since, runs.c.run_id)
-        query = _paged(query, order, cursor, newest_first=False).limit(limit + 1)
+            wanted.append(cause_condition(message_start))
+        stretch = Stretch(cursor=cursor, limit=limit + 1, newest_first=False)
         with self._store.reading() as conn:
-            found = [rows.summary_from_row(row) for row in conn.execute(query)]
+            found = [rows.summary_from_row(row) for row in conn.execute(blocked_query(wanted, stretch))]
         return cut_page(found, cursor, limit, lambda run: (run.blocked_since or run.created_at, run.run_id))
 
     def count_states(self, since: datetime, now: datetime) -> list[StateCount]:
@@ -284,14 +279,7 @@ class RunQueries:
         self, run_id: str, *, after: int = -1, limit: int = 50, only_failed: bool = False
     ) -> tuple[list[StepView], bool]:
         """Return the attempts behind sequence `after`, and whether there are more."""
-        query = (
-            select(*STEP_VIEW_COLUMNS)
-            .where(step_records.c.run_id == run_id, step_records.c.sequence > after)
-            .order_by(step_records.c.sequence, step_records.c.legacy_duplicate)
-            .limit(limit + 1)
-        )
-        if only_failed:
-            query = query.where(status_is(StepStatus.FAILED))
+        query = _behind(STEP_VIEW_COLUMNS, run_id, after, only_failed).limit(limit + 1)
         with self._store.reading() as conn:
             found = conn.execute(query).all()
         return [step_view_from_row(row) for row in found[:limit]], len(found) > limit
@@ -319,54 +307,57 @@ class RunQueries:
             return conn.execute(query).scalar()
 
     def list_attempts(self, run_id: str, *, latest: int) -> list[AttemptMark]:
-        """Return what the timeline draws of the latest attempts, oldest first."""
+        """Return the latest attempts, oldest first."""
         query = (
             select(*_ATTEMPT_COLUMNS)
             .where(step_records.c.run_id == run_id)
-            .order_by(step_records.c.sequence.desc())
+            .order_by(step_records.c.sequence.desc(), step_records.c.legacy_duplicate.desc())
             .limit(latest)
         )
         with self._store.reading() as conn:
             found = conn.execute(query).all()
-        return [
-            AttemptMark(
-                sequence=row.sequence,
-                step_index=row.step_index,
-                step_name=row.step_name,
-                kind=StepKind(row.kind),
-                status=StepStatus(row.status),
-                started_at=row.started_at,
-                recorded_at=row.timestamp,
-                duration_ms=row.duration_ms,
-            )
-            for row in reversed(found)
-        ]
+        return [_attempt_from_row(row) for row in reversed(found)]
 
-    def _filtered(self, wanted: RunFilter, names: Sequence[str] | None) -> Select[Any]:
-        if wanted.search and names is None:
+    def page_of_attempts(
+        self, run_id: str, *, after: int = -1, limit: int = 50, only_failed: bool = False
+    ) -> tuple[list[AttemptMark], bool]:
+        """Return the attempts behind sequence `after` without their values, and whether there are more."""
+        query = _behind(_ATTEMPT_COLUMNS, run_id, after, only_failed).limit(limit + 1)
+        with self._store.reading() as conn:
+            found = conn.execute(query).all()
+        return [_attempt_from_row(row) for row in found[:limit]], len(found) > limit
+
+    def _search(self, wanted: RunFilter, names: Sequence[str] | None, stretch: Stretch) -> Select[Any]:
+        if names is None:
             names = self.workflow_names()
-        found = conditions(wanted, clock.utc_now(), names or (), self._store.starts_with)
-        return select(*rows.SUMMARY_COLUMNS).where(*found)
+        starts_with = self._store.starts_with
+        with self._store.reading() as conn:
+            begun = conn.execute(few_ids_query(wanted.search_text, starts_with)).scalar_one()
+        return search_query(wanted, names, stretch, starts_with=starts_with, few_ids=begun <= FEW_IDS)
 
 
-_ATTEMPT_COLUMNS = (
+_LINE_COLUMNS = (
     step_records.c.sequence,
     step_records.c.step_index,
     step_records.c.step_name,
     step_records.c.kind,
     step_records.c.status,
+    step_records.c.attempt,
     step_records.c.started_at,
     step_records.c.timestamp,
     step_records.c.duration_ms,
+    step_records.c.failure_classification,
+    step_records.c.error_type,
+)
+_ATTEMPT_COLUMNS = (
+    *_LINE_COLUMNS,
+    func.substr(step_records.c.error_message, 1, LINE_CHARACTERS).label("error_message"),
 )
 STEP_VIEW_COLUMNS = (
-    *_ATTEMPT_COLUMNS,
-    step_records.c.attempt,
+    *_LINE_COLUMNS,
     step_records.c.idempotency_key,
     step_records.c.worker,
-    step_records.c.failure_classification,
     step_records.c.classified_by,
-    step_records.c.error_type,
     step_records.c.error_message,
     step_records.c.error_traceback,
     func.substr(step_records.c.input_json, 1, PREVIEW_CHARACTERS).label("input_preview"),
@@ -374,6 +365,33 @@ STEP_VIEW_COLUMNS = (
     func.substr(step_records.c.output_json, 1, PREVIEW_CHARACTERS).label("output_preview"),
     func.length(step_records.c.output_json).label("output_size"),
 )
+
+
+def _behind(columns: Sequence[Any], run_id: str, after: int, only_failed: bool) -> Select[Any]:
+    query = (
+        select(*columns)
+        .where(step_records.c.run_id == run_id, step_records.c.sequence > after)
+        .order_by(step_records.c.sequence, step_records.c.legacy_duplicate)
+    )
+    return query.where(status_is(StepStatus.FAILED)) if only_failed else query
+
+
+def _attempt_from_row(row: Any) -> AttemptMark:
+    failure = row.failure_classification
+    return AttemptMark(
+        sequence=row.sequence,
+        step_index=row.step_index,
+        step_name=row.step_name,
+        kind=StepKind(row.kind),
+        status=StepStatus(row.status),
+        attempt=row.attempt,
+        started_at=row.started_at,
+        recorded_at=row.timestamp,
+        duration_ms=row.duration_ms,
+        classification=FailureClassification(failure) if failure else None,
+        error_type=row.error_type,
+        error_message=row.error_message,
+    )
 
 
 def step_view_from_row(row: Any) -> StepView:
@@ -410,22 +428,3 @@ def _state(status: str, blocked: bool, expired: bool) -> RunState:
     if status == RunStatus.RUNNING and expired:
         return RunState.INTERRUPTED
     return RunState(status)
-
-
-def _row_value(moment: Any, row_id: Any) -> Any:
-    return tuple_(moment, row_id)
-
-
-def _cursor_value(cursor: Cursor) -> Any:
-    return tuple_(literal(cursor.moment, UtcDateTime), literal(cursor.row_id))
-
-
-def _paged(
-    query: Select[Any], order: tuple[Any, Any], cursor: Cursor | None, *, newest_first: bool
-) -> Select[Any]:
-    descending = newest_first
-    if cursor is not None:
-        descending = newest_first != cursor.backwards
-        row = _row_value(*order)
-        query = query.where(row < _cursor_value(cursor) if descending else row > _cursor_value(cursor))
-    return query.order_by(*(column.desc() if descending else column.asc() for column in order))

@@ -95,32 +95,63 @@ runs = Table(
     Column("lease_token", Integer, nullable=False, server_default="0"),
     Column("lease_expires_at", UtcDateTime),
 )
-Index("ix_runs_created", runs.c.created_at, runs.c.run_id)
-# For the search by the beginning of a run id; a plain index serves LIKE only under the C collation.
-Index("ix_runs_run_id_pattern", runs.c.run_id, postgresql_ops={"run_id": "varchar_pattern_ops"}).ddl_if(
-    dialect="postgresql"
+_open = runs.c.blocked_by.is_(None)
+_blocked = runs.c.blocked_by.is_not(None)
+_failing = runs.c.failure_classification.is_not(None)
+
+
+def _index(name: str, *columns: Column[Any], where: ColumnElement[bool] | None = None) -> None:
+    Index(name, *columns, sqlite_where=where, postgresql_where=where)
+
+
+# Lists of runs: newest first, for each filter that leaves few of many. `run_list` says which index serves what.
+_index("ix_runs_created", runs.c.created_at, runs.c.run_id)
+_index("ix_runs_workflow_created", runs.c.workflow_name, runs.c.created_at, runs.c.run_id)
+_index("ix_runs_environment_created", runs.c.environment, runs.c.created_at, runs.c.run_id)
+_index(
+    "ix_runs_open_created", runs.c.status, runs.c.created_at, runs.c.run_id, runs.c.environment, where=_open
 )
-Index("ix_runs_status_created", runs.c.status, runs.c.created_at, runs.c.run_id)
-Index("ix_runs_workflow_created", runs.c.workflow_name, runs.c.created_at, runs.c.run_id)
-Index("ix_runs_environment_created", runs.c.environment, runs.c.created_at, runs.c.run_id)
-_failed = runs.c.failure_classification.is_not(None)
-Index(
-    "ix_runs_failure_created",
-    runs.c.failure_classification,
+_index(
+    "ix_runs_workflow_open",
+    runs.c.workflow_name,
+    runs.c.status,
     runs.c.created_at,
     runs.c.run_id,
-    sqlite_where=_failed,
-    postgresql_where=_failed,
+    runs.c.environment,
+    where=_open,
 )
-_blocked = runs.c.blocked_by.is_not(None)
-Index(
+# The few runs with a failure or a closed gate: what filters may ask beside that is part of the index.
+_index(
+    "ix_runs_failing_created",
+    runs.c.created_at,
+    runs.c.run_id,
+    runs.c.failure_classification,
+    runs.c.status,
+    runs.c.environment,
+    runs.c.workflow_name,
+    where=_failing,
+)
+_index(
+    "ix_runs_blocked_created",
+    runs.c.created_at,
+    runs.c.run_id,
+    runs.c.blocked_by,
+    runs.c.environment,
+    runs.c.workflow_name,
+    where=_blocked,
+)
+_index(
     "ix_runs_blocked_since",
     runs.c.blocked_since,
     runs.c.run_id,
     runs.c.blocked_by,
     runs.c.environment,
-    sqlite_where=_blocked,
-    postgresql_where=_blocked,
+    runs.c.workflow_name,
+    where=_blocked,
+)
+# For the search by the beginning of a run id; a plain index serves LIKE only under the C collation.
+Index("ix_runs_run_id_pattern", runs.c.run_id, postgresql_ops={"run_id": "varchar_pattern_ops"}).ddl_if(
+    dialect="postgresql"
 )
 
 step_records = Table(

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, String, and_, create_engine, event, func, make_url
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import QueuePool
 
@@ -68,6 +69,14 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
         return datetime.strptime(value, "%Y-%m-%d %H").replace(tzinfo=UTC)
 
 
+class _HintCompiler(SQLiteCompiler):
+    """Write `INDEXED BY` behind a table: SQLAlchemy keeps hints but does not write them for SQLite."""
+
+    def get_from_hint_text(self, table: Any, text: str | None) -> str | None:
+        """Return the hint as it is."""
+        return text
+
+
 def _create_engine(url: URL) -> Engine:
     in_memory = url.database in (None, "", ":memory:")
     options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if in_memory else {"pool_size": 10}
@@ -77,6 +86,8 @@ def _create_engine(url: URL) -> Engine:
         connect_args={"check_same_thread": False, "timeout": BUSY_TIMEOUT_SECONDS},
         **options,
     )
+
+    engine.dialect.statement_compiler = _HintCompiler
 
     @event.listens_for(engine, "connect")
     def _configure(dbapi_connection: Any, _: Any) -> None:
