@@ -50,7 +50,7 @@ def events_csv(run_id: str) -> Response:
     return attachment(lines, "text/csv; charset=utf-8", f"events-{run_id}.csv")
 
 
-@blueprint.get("/runs/<path:run_id>/steps/<int(max=1000000000):sequence>/<any(input, output):which>")
+@blueprint.get("/runs/<path:run_id>/steps/<int(max=999999999):sequence>/<any(input, output):which>")
 @requires(Permission.RUNS_READ)
 def step_value(run_id: str, sequence: int, which: str) -> Response:
     """Send the input or output of one attempt, exactly as it is stored."""

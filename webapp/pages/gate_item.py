@@ -110,13 +110,16 @@ def load_item(
     return item_of(found, next_page=next_page) if found is not None else None
 
 
-def item_of(case: Case, *, next_page: str | None = None) -> GateItem:
-    """Return what the page shows of a case, with blank forms for those who may decide."""
+def item_of(case: Case, *, next_page: str | None = None, aftermath: Aftermath | None = None) -> GateItem:
+    """Return what the page shows of a case, with blank forms for those who may decide.
+
+    What happened since a decision is read, two statements, unless it is given.
+    """
     now = clock.utc_now()
     run, key = case.run, case.failure_key
     current = run.failure is not None and run.failure.key == key
     waiting = run.blocked_by if current else ()
-    story = tell(run, key or "", case.decisions, _aftermath(case, waiting), now)
+    story = tell(run, key or "", case.decisions, aftermath or _aftermath(case, waiting), now)
     moved = run.failure.key if run.blocked_by and run.failure is not None and not current else None
     item = GateItem(
         run=run,

@@ -10,7 +10,7 @@ from resume_engine.core.decisions import Decision, DecisionKind
 from resume_engine.core.run import RunStatus
 from resume_engine.core.run_summary import RunState, RunSummary
 from resume_engine.storage.gate_queries import Aftermath
-from resume_engine.storage.run_queries import StepView
+from resume_engine.storage.run_queries import AttemptMark, StepView
 from webapp.formats import first_line
 from webapp.presentation import gate_look
 
@@ -92,7 +92,7 @@ def _after_clearing(run: RunSummary, failure_key: str, aftermath: Aftermath, now
     return Story(lines=(*lines, *ending), ended=state in (RunState.COMPLETED, RunState.CANCELLED))
 
 
-def _outcome(attempt: StepView) -> StoryLine:
+def _outcome(attempt: StepView | AttemptMark) -> StoryLine:
     if attempt.classification is None and attempt.error_message is None:
         return StoryLine(text=f"Step {attempt.step_index} passed", at=attempt.recorded_at)
     why = first_line(attempt.error_message)
@@ -110,7 +110,7 @@ def _what_next(state: RunState) -> StoryLine:
 
 
 def _ending(
-    run: RunSummary, state: RunState, *, started: bool, retried: StepView | None
+    run: RunSummary, state: RunState, *, started: bool, retried: StepView | AttemptMark | None
 ) -> tuple[StoryLine, ...]:
     if state is RunState.COMPLETED:
         return (StoryLine(text="The run is completed", at=run.finished_at),)

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from flask import Blueprint, abort, make_response, render_template, request
+from flask import Blueprint, abort, make_response, redirect, render_template, request
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
 
@@ -17,13 +17,16 @@ from resume_engine.core.payload import is_storable
 from resume_engine.core.permissions import Permission
 from resume_engine.core.run import FINISHED_STATUSES
 from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.step_record import StepKind
 from resume_engine.storage.audit_queries import EventFilter
+from resume_engine.storage.gate_queries import Aftermath
 from resume_engine.storage.run_page_queries import RunPage, RunPageQueries
+from resume_engine.storage.run_queries import AttemptMark
 from webapp.extensions import audit_queries, current_store, run_queries
 from webapp.htmx import is_htmx
 from webapp.pages import run_steps
 from webapp.pages.gate_item import GateItem, item_of
-from webapp.pages.run_timeline import LATEST_ATTEMPTS, Attempt, Timeline, timeline_of
+from webapp.pages.run_timeline import LATEST_ATTEMPTS, Timeline, timeline_of
 from webapp.permissions import requires
 
 RUN_ID_CHARACTERS = 36
@@ -79,6 +82,19 @@ def case(run_id: str) -> ResponseReturnValue:
     return render_template("runs/_case.html", run=page.case.run, item=_item(page, None))
 
 
+@blueprint.get("/runs/<path:run_id>/steps/<int(max=999999999):sequence>")
+@requires(Permission.RUNS_READ)
+def step(run_id: str, sequence: int) -> ResponseReturnValue:
+    """Return the values of one recorded attempt, for a page on which it is opened; else go to that page."""
+    if not is_htmx():
+        run = summary_or_404(run_id)
+        return redirect(run_steps.record_href(run.run_id, sequence), 303)
+    record = run_queries().load_step_view(run_id, sequence) if can_be_an_id(run_id) else None
+    if record is None:
+        abort(404, f"This run has no record {sequence}.")
+    return render_template("runs/_record.html", run_id=run_id, record=record)
+
+
 def load_or_404(run_id: str) -> RunPage:
     """Return a run with its decisions; answers 404 and says what to check when there is none."""
     found = RunPageQueries(current_store()).load(run_id) if can_be_an_id(run_id) else None
@@ -105,12 +121,16 @@ def _no_such_run(run_id: str) -> Any:
     )
 
 
-def _item(page: RunPage, attempts: Sequence[Attempt] | None) -> GateItem | None:
+def _item(page: RunPage, attempts: Sequence[AttemptMark] | None) -> GateItem | None:
     """Return the current failure with its forms; None when nothing is wrong with the run."""
     run = page.case.run
     if run.failure is None:
         return None
-    return item_of(page.case, next_page=f"/runs/{quote(run.run_id)}")
+    aftermath = None
+    if attempts is not None and page.case.decisions:
+        later = [a for a in attempts if a.sequence > run.failure.sequence and a.kind is StepKind.STEP]
+        aftermath = Aftermath(resumed=page.resumed, attempts=later)
+    return item_of(page.case, next_page=f"/runs/{quote(run.run_id)}", aftermath=aftermath)
 
 
 def _body(page: RunPage, now: datetime) -> dict[str, Any]:
@@ -136,11 +156,11 @@ def _body(page: RunPage, now: datetime) -> dict[str, Any]:
     }
 
 
-def _attempts(run: RunSummary, context: dict[str, Any]) -> Sequence[Attempt]:
+def _attempts(run: RunSummary, context: dict[str, Any]) -> Sequence[AttemptMark]:
     """Return what the timeline draws: the records on the page when they are all there are."""
     steps = context.get("steps")
     if steps is not None and not steps.only_failed and len(steps.records) == run.next_sequence:
-        shown: Sequence[Attempt] = steps.records
+        shown: Sequence[AttemptMark] = steps.records
         return shown
     return run_queries().list_attempts(run.run_id, latest=LATEST_ATTEMPTS)
 

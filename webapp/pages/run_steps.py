@@ -10,32 +10,32 @@ from flask import abort
 from werkzeug.datastructures import MultiDict
 
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.storage.run_queries import RunQueries, StepView
+from resume_engine.storage.run_queries import AttemptMark, RunQueries, StepView
 
 PAGE_SIZE = 50
 BEFORE_THE_FIRST = -1
-LARGEST = 10**9
+LARGEST = 999_999_999
 """No run has so many records; a larger number is a typing mistake, and no database takes any number."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepsAsked:
-    """Say which records the address asks for: those behind sequence `after`, perhaps only failed ones."""
+    """Say which records the address asks for: those behind sequence `after`, perhaps only failed ones.
+
+    `opened` is the record that is shown with its values.
+    """
 
     after: int = BEFORE_THE_FIRST
     only_failed: bool = False
-
-    @property
-    def is_start(self) -> bool:
-        """Return whether all records from the first on are asked for."""
-        return self.after == BEFORE_THE_FIRST and not self.only_failed
+    opened: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepsPage:
     """One page of records with the addresses around it (None where there is nothing)."""
 
-    records: Sequence[StepView]
+    records: Sequence[AttemptMark]
+    opened: StepView | None
     total: int
     only_failed: bool
     all: str
@@ -48,23 +48,30 @@ class StepsPage:
 
 def read(args: MultiDict[str, str]) -> StepsAsked:
     """Return what the address asks for; answers 400 with the parameter's name when it makes no sense."""
-    after, failed = args.get("after", ""), args.get("failed", "")
+    failed = args.get("failed", "")
     if failed not in ("", "1"):
-        abort(
-            400, f"failed: found {failed[:40]!r}. Leave it out, or write failed=1 for failed attempts only."
-        )
-    if not after:
-        return StepsAsked(only_failed=failed == "1")
-    if not (after.isascii() and after.isdigit() and len(after) < 10 and int(after) < LARGEST):
-        abort(400, f"after: found {after[:40]!r}. It is the number of a record, for example after=49.")
-    return StepsAsked(after=int(after), only_failed=failed == "1")
+        abort(400, f"failed: found {failed[:40]!r}. Leave it out, or write failed=1 for failures only.")
+    after, opened = _number(args, "after"), _number(args, "open")
+    if after is None:
+        after = BEFORE_THE_FIRST
+    return StepsAsked(after=after, only_failed=failed == "1", opened=opened)
+
+
+def _number(args: MultiDict[str, str], name: str) -> int | None:
+    text = args.get(name, "")
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(LARGEST)) and int(text) <= LARGEST):
+        abort(400, f"{name}: found {text[:40]!r}. It is the number of a record, for example {name}=49.")
+    return int(text)
 
 
 def load(queries: RunQueries, run: RunSummary, asked: StepsAsked) -> StepsPage:
-    """Return the page that is asked for; one statement."""
-    found, more = queries.list_steps(
+    """Return the page that is asked for; one statement, one more when a record is to be opened."""
+    found, more = queries.page_of_attempts(
         run.run_id, after=asked.after, limit=PAGE_SIZE, only_failed=asked.only_failed
     )
+    opened = queries.load_step_view(run.run_id, asked.opened) if asked.opened is not None else None
     total = run.next_sequence
     begun = asked.after > BEFORE_THE_FIRST
     # Sequences have no gaps, so that earlier and last pages can be named without being read.
@@ -72,6 +79,7 @@ def load(queries: RunQueries, run: RunSummary, asked: StepsAsked) -> StepsPage:
     last = max(BEFORE_THE_FIRST, total - 1 - PAGE_SIZE)
     return StepsPage(
         records=found,
+        opened=opened,
         total=total,
         only_failed=asked.only_failed,
         all=href(run.run_id),
@@ -91,3 +99,10 @@ def href(run_id: str, *, after: int = BEFORE_THE_FIRST, only_failed: bool = Fals
     if after > BEFORE_THE_FIRST:
         words["after"] = after
     return f"/runs/{quote(run_id)}?{urlencode(words)}"
+
+
+def record_href(run_id: str, sequence: int) -> str:
+    """Return the address that opens one record in its place."""
+    after = max(BEFORE_THE_FIRST, sequence - PAGE_SIZE // 2)
+    words = [("tab", "steps"), *([("after", str(after))] if after >= 0 else []), ("open", str(sequence))]
+    return f"/runs/{quote(run_id)}?{urlencode(words)}#record-{sequence}"

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from resume_engine.core.decisions import Decision
 from resume_engine.core.run_summary import RunState, RunSummary
 from resume_engine.core.step_record import StepKind, StepStatus
-from resume_engine.storage.run_queries import AttemptMark, StepView
+from resume_engine.storage.run_queries import AttemptMark
 from webapp.formats import age, duration, plural
 from webapp.presentation import gate_look
 from webapp.timeline import Piece
-
-Attempt = AttemptMark | StepView
 
 LATEST_ATTEMPTS = 150
 """As many as the picture has room for: a run of 10,000 steps is drawn from its end."""
@@ -37,7 +35,7 @@ class _Totals:
 
 
 def timeline_of(
-    run: RunSummary, attempts: Sequence[Attempt], decisions: Sequence[Decision], now: datetime
+    run: RunSummary, attempts: Sequence[AttemptMark], decisions: Sequence[Decision], now: datetime
 ) -> Timeline:
     """Return the timeline of the given attempts, oldest first; a pure function."""
     totals = _Totals()
@@ -49,9 +47,11 @@ def timeline_of(
     return Timeline(pieces=pieces, words=_words(run, attempts, totals))
 
 
-def _pieces(attempts: Sequence[Attempt], decisions: Sequence[Decision], totals: _Totals) -> Iterable[Piece]:
+def _pieces(
+    attempts: Sequence[AttemptMark], decisions: Sequence[Decision], totals: _Totals
+) -> Iterator[Piece]:
     first_at = _start(attempts[0])
-    moments: list[tuple[datetime, datetime, Attempt | Decision]] = [
+    moments: list[tuple[datetime, datetime, AttemptMark | Decision]] = [
         (_start(attempt), attempt.recorded_at, attempt) for attempt in attempts
     ]
     moments += [(d.decided_at, d.decided_at, d) for d in decisions if d.decided_at >= first_at]
@@ -64,12 +64,12 @@ def _pieces(attempts: Sequence[Attempt], decisions: Sequence[Decision], totals: 
         end = max(end, ended)
 
 
-def _start(attempt: Attempt) -> datetime:
+def _start(attempt: AttemptMark) -> datetime:
     """Return when an attempt began; records of 0.2.0 know only when it ended."""
     return attempt.started_at or attempt.recorded_at
 
 
-def _attempt(attempt: Attempt, totals: _Totals) -> Piece:
+def _attempt(attempt: AttemptMark, totals: _Totals) -> Piece:
     totals.work_ms += attempt.duration_ms or 0
     what = "compensation of step" if attempt.kind is StepKind.COMPENSATION else "step"
     took = f" after {duration(attempt.duration_ms)}" if attempt.duration_ms is not None else ""
@@ -81,7 +81,7 @@ def _attempt(attempt: Attempt, totals: _Totals) -> Piece:
     )
 
 
-def _look(attempt: Attempt) -> str:
+def _look(attempt: AttemptMark) -> str:
     undone = attempt.kind is StepKind.COMPENSATION and attempt.status is StepStatus.COMPLETED
     return "compensation" if undone else attempt.status.value
 
@@ -112,7 +112,7 @@ def _still_going(run: RunSummary, since: timedelta, now: datetime, totals: _Tota
     return [_wait(since, waits_for, totals)] if waits_for else []
 
 
-def _words(run: RunSummary, attempts: Sequence[Attempt], totals: _Totals) -> str:
+def _words(run: RunSummary, attempts: Sequence[AttemptMark], totals: _Totals) -> str:
     if not attempts:
         return ""
     earlier = run.next_sequence > len(attempts)

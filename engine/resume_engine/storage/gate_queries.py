@@ -19,6 +19,7 @@ from resume_engine.storage import rows
 from resume_engine.storage.run_queries import (
     PREVIEW_CHARACTERS,
     STEP_VIEW_COLUMNS,
+    AttemptMark,
     StepView,
     step_view_from_row,
 )
@@ -50,7 +51,7 @@ class Aftermath:
     """What happened to a run after a failure was decided."""
 
     resumed: AuditEvent | None
-    attempts: Sequence[StepView]
+    attempts: Sequence[StepView | AttemptMark]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +73,7 @@ class GateQueries:
         run_key = cast(runs.c.failure_step_index, String) + ":" + cast(runs.c.failure_sequence, String)
         query = (
             case_query(runs.c.failure_sequence)
-            .add_columns(*_labelled(decisions.c, _DECISION))
+            .add_columns(*labelled(decisions.c, _DECISION))
             # A failure closes two gates at most: while one is closed, at most one decision about it exists.
             .outerjoin(
                 decisions, and_(decisions.c.run_id == runs.c.run_id, decisions.c.failure_key == run_key)
@@ -85,7 +86,7 @@ class GateQueries:
             row = conn.execute(query).one_or_none()
         if row is None:
             return None
-        decided = _part(row, _DECISION)
+        decided = part(row, _DECISION)
         found = [rows.decision_from_row(decided)] if decided.decision_id is not None else []
         return case_from_row(row, None, found)
 
@@ -134,7 +135,7 @@ class GateQueries:
     def decided_since(self, since: datetime, *, limit: int = 50) -> list[Decided]:
         """Return what was decided since then, newest first, with the runs as they stand now."""
         query = (
-            select(*_labelled(decisions.c, _DECISION), *rows.SUMMARY_COLUMNS)
+            select(*labelled(decisions.c, _DECISION), *rows.SUMMARY_COLUMNS)
             .join(runs, runs.c.run_id == decisions.c.run_id)
             .where(decisions.c.decided_at >= since)
             .order_by(decisions.c.decided_at.desc(), decisions.c.decision_id.desc())
@@ -144,7 +145,7 @@ class GateQueries:
             found = conn.execute(query).all()
         return [
             Decided(
-                decision=rows.decision_from_row(_part(row, _DECISION)),
+                decision=rows.decision_from_row(part(row, _DECISION)),
                 run=rows.summary_from_row(row),
             )
             for row in found
@@ -163,7 +164,7 @@ def case_query(sequence: Any) -> Select[Any]:
     )
     return select(
         *rows.SUMMARY_COLUMNS,
-        *_labelled(STEP_VIEW_COLUMNS, _STEP),
+        *labelled(STEP_VIEW_COLUMNS, _STEP),
         func.substr(earlier, 1, PREVIEW_CHARACTERS).label("last_output"),
         func.length(earlier).label("last_output_size"),
     ).select_from(
@@ -176,7 +177,7 @@ def case_query(sequence: Any) -> Select[Any]:
 
 def case_from_row(row: Any, failure_key: str | None, decided: Sequence[Decision]) -> Case:
     run = rows.summary_from_row(row)
-    step = _part(row, _STEP)
+    step = part(row, _STEP)
     return Case(
         run=run,
         failure_key=failure_key or (run.failure.key if run.failure else None),
@@ -187,11 +188,12 @@ def case_from_row(row: Any, failure_key: str | None, decided: Sequence[Decision]
     )
 
 
-def _labelled(columns: Any, prefix: str) -> list[Any]:
+def labelled(columns: Any, prefix: str) -> list[Any]:
+    """Return columns of a joined table under names that begin with `prefix`; `part` reads them."""
     return [column.label(prefix + column.name) for column in columns]
 
 
-def _part(row: Any, prefix: str) -> SimpleNamespace:
+def part(row: Any, prefix: str) -> SimpleNamespace:
     """Return the columns of a joined row that carry `prefix`, under their own names."""
     found = row._mapping
     return SimpleNamespace(

@@ -9,13 +9,15 @@ from typing import Any
 
 from sqlalchemy import case, func, select
 
+from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.decisions import Decision
 from resume_engine.core.idempotency import canonical_json
 from resume_engine.storage import rows
-from resume_engine.storage.gate_queries import Case, case_from_row, case_query
-from resume_engine.storage.schema import decisions, runs, step_records
+from resume_engine.storage.gate_queries import Case, case_from_row, case_query, labelled, part
+from resume_engine.storage.schema import audit_events, decisions, runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
+_EVENT = "event__"
 TRACE_OUTPUT_CHARACTERS = 4_000
 METADATA_CHARACTERS = 20_000
 
@@ -33,12 +35,14 @@ _TRACE_COLUMNS = (
 class RunPage:
     """A run with the evidence of its current failure and all decisions ever made about it.
 
-    `case` holds the decisions about the current failure only. Large metadata is cut to its beginning,
+    `case` holds the decisions about the current failure only, `resumed` the first resume after they opened
+    the last gate. Large metadata is cut to its beginning,
     as text; `metadata_size` is its full size in characters.
     """
 
     case: Case
     decisions: Sequence[Decision]
+    resumed: AuditEvent | None
     metadata_text: str
     metadata_size: int
 
@@ -57,6 +61,8 @@ class RunPageQueries:
                 func.substr(runs.c.metadata_json, 1, METADATA_CHARACTERS).label("metadata_text"),
                 func.length(runs.c.metadata_json).label("metadata_size"),
             )
+            .add_columns(*labelled(audit_events.c, _EVENT))
+            .outerjoin(audit_events, audit_events.c.event_id == _first_resume())
             .where(runs.c.run_id == run_id)
             .limit(1)
         )
@@ -71,6 +77,7 @@ class RunPageQueries:
         return RunPage(
             case=replace(current, decisions=mine),
             decisions=found,
+            resumed=rows.event_from_row(part(row, _EVENT)) if row.event__event_id is not None else None,
             metadata_text=row.metadata_text,
             metadata_size=row.metadata_size,
         )
@@ -90,6 +97,18 @@ class RunPageQueries:
         )
         with self._store.reading() as conn:
             return [_trace_line(row) for row in conn.execute(query)]
+
+
+def _first_resume() -> Any:
+    return (
+        select(audit_events.c.event_id)
+        .where(audit_events.c.run_id == runs.c.run_id, audit_events.c.created_at >= runs.c.cleared_at)
+        .where(audit_events.c.event_type == EventType.RUN_RESUMED.value)
+        .order_by(audit_events.c.event_id)
+        .limit(1)
+        .correlate(runs)
+        .scalar_subquery()
+    )
 
 
 def _trace_line(row: Any) -> str:
