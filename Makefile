@@ -64,7 +64,7 @@ COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-h
 
 lock: ## pin the requirements anew (needs uv)
 	$(COMPILE) --upgrade pyproject.toml --extra dev -o requirements/dev.txt
-	$(COMPILE) --upgrade pyproject.toml --extra dashboard --extra postgres -c requirements/dev.txt -o requirements/runtime.txt
+	$(COMPILE) --upgrade pyproject.toml --extra dashboard --extra postgres --extra encryption -c requirements/dev.txt -o requirements/runtime.txt
 	$(COMPILE) --upgrade --no-deps requirements/build.in -c requirements/dev.txt -o requirements/build.txt
 
 clean: ## remove what was built; the environment too

@@ -36,8 +36,8 @@ def test_lines_are_pins_and_hashes_only(path: Path) -> None:
 
 def test_what_is_declared_is_pinned() -> None:
     runtime, dev = ROOT / "requirements" / "runtime.txt", ROOT / "requirements" / "dev.txt"
-    assert declared("dashboard", "postgres") <= pinned(runtime).keys()
-    assert declared("dashboard", "postgres", "remote", "langgraph", "dev") <= pinned(dev).keys()
+    assert declared("dashboard", "postgres", "encryption") <= pinned(runtime).keys()
+    assert declared("dashboard", "postgres", "remote", "encryption", "langgraph", "dev") <= pinned(dev).keys()
 
 
 def test_the_image_runs_what_was_tested() -> None:
@@ -52,5 +52,6 @@ def test_the_bare_library_stays_light() -> None:
 
 def test_the_promised_extras_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(extras) == {"dashboard", "api", "postgres", "remote", "langgraph", "crewai", "all", "dev"}
+    promised = {"dashboard", "api", "postgres", "remote", "encryption", "langgraph", "crewai", "all", "dev"}
+    assert set(extras) == promised
     assert extras["api"] == ["resume_engine[dashboard]"]
