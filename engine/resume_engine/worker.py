@@ -6,7 +6,6 @@ a wait. What a closed gate blocks it never sees: a failure in prod waits for its
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from collections.abc import Iterable, Mapping
@@ -25,6 +24,7 @@ from resume_engine.core.errors import (
     StaleRunError,
 )
 from resume_engine.core.permissions import Role
+from resume_engine.core.retry import Backoff
 from resume_engine.core.run import RunStatus
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step import StepLike, as_steps
@@ -36,50 +36,6 @@ RUNS_PER_PASS = 50
 
 TAKEN = (RunBusyError, StaleRunError, ResumeBlockedError, RunFinishedError, RunNotFoundError)
 """Somebody else was quicker: another worker took the run, or it failed again, was rejected, is gone."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backoff:
-    """Say how long a failed run waits before its next attempt.
-
-    wait = min(cap_seconds, base_seconds * factor ** (failures in a row - 1)), then up to `jitter` of it
-    more. The share is taken from run id and failure count, so it is the same on every machine and spreads
-    runs that failed together. With the defaults, in seconds:
-
-    | failures in a row | wait  | with the most jitter |
-    |-------------------|-------|----------------------|
-    | 1                 | 2.0   | 2.2                  |
-    | 2                 | 6.0   | 6.6                  |
-    | 3                 | 18.0  | 19.8                 |
-    | 4                 | 54.0  | 59.4                 |
-    | 5                 | 162.0 | 178.2                |
-    | 6 and more        | 300.0 | 330.0                |
-
-    Example: a step that fails at 10:00:00, 10:00:02, 10:00:08, 10:00:26 and 10:01:20 (no jitter) has
-    failed five times in 80 seconds; a worker with `max_attempts=5` then leaves it to a person.
-    """
-
-    base_seconds: float = 2.0
-    factor: float = 3.0
-    cap_seconds: float = 300.0
-    jitter: float = 0.1
-
-    def __post_init__(self) -> None:
-        for field, value, least in (
-            ("base_seconds", self.base_seconds, 0),
-            ("factor", self.factor, 1),
-            ("cap_seconds", self.cap_seconds, self.base_seconds),
-            ("jitter", self.jitter, 0),
-        ):
-            if not value >= least:
-                raise InvalidValueError(field, f"must be at least {least:g}, found {value!r}")
-
-    def seconds(self, failures: int, run_id: str) -> float:
-        """Return the wait in seconds after so many failures in a row (1 is the first)."""
-        # The exponent is capped too: the cap is reached long before a float overflows.
-        wait = min(self.cap_seconds, self.base_seconds * self.factor ** min(max(failures, 1) - 1, 200))
-        digest = hashlib.sha256(f"{run_id}:{failures}".encode()).digest()
-        return wait * (1 + self.jitter * int.from_bytes(digest[:4], "big") / 2**32)
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,14 @@ def monotonic() -> float:
     return _clock.monotonic()
 
 
+def pause(seconds: float) -> None:
+    """Wait; a clock that stands still is moved on instead."""
+    if isinstance(_clock, ManualClock):
+        _clock.advance(seconds)
+    else:
+        time.sleep(seconds)
+
+
 @contextmanager
 def replaced_by(clock: Clock) -> Iterator[None]:
     """Let the whole process ask `clock` while the block runs, all threads included."""

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import secrets
-import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from resume_engine.core import clock, replay, workflow
-from resume_engine.core.actor import ENGINE_ACTOR, Actor, Channel
-from resume_engine.core.audit import AuditEvent, EventType
+from resume_engine.core import replay, workflow
+from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.decisions import (
     Decision,
     DecisionKind,
@@ -24,34 +21,37 @@ from resume_engine.core.decisions import (
 from resume_engine.core.errors import (
     InvalidValueError,
     NothingToDecideError,
-    ReplayDivergenceError,
     RunNotFoundError,
 )
-from resume_engine.core.execution import RunExecution, assert_idle, assert_open
+from resume_engine.core.execution import assert_open
+from resume_engine.core.executor import RUN_BLOCK_STEP, Continuation, Executor
+from resume_engine.core.failure_classifier import FailureRule
 from resume_engine.core.idempotency import generate_idempotency_key, generate_run_id, hash_input
-from resume_engine.core.lease import Lease, check_lease_seconds, lease_seconds_from_environment
+from resume_engine.core.lease import assert_idle, check_lease_seconds, lease_seconds_from_environment
 from resume_engine.core.permissions import Role
+from resume_engine.core.process_identity import new_owner
 from resume_engine.core.resume_gates import GateAction, ResumeBlocker
-from resume_engine.core.run import FINISHED_STATUSES, Environment, Run, RunStatus, trace_lines
-from resume_engine.core.run_change import RunChange
-from resume_engine.core.run_summary import Failure, RunSummary, blockers_of, cleared
+from resume_engine.core.run import Environment, Run, RunStatus, trace_lines
+from resume_engine.core.run_summary import Failure, blockers_of
 from resume_engine.core.step import Step, StepCallable, StepLike, as_steps, check_text
 from resume_engine.core.step_record import COMPENSATION_PREFIX, StepRecord
 from resume_engine.core.store import CheckpointStore
-
-RUN_BLOCK_STEP = "__run__"
-"""Name under which a failure outside every step is recorded."""
-
 
 class ResumeEngine:
     """Run workflows whose completed steps never run again.
 
     `lease_seconds` is how long a vanished executor keeps its run (default: `RESUME_ENGINE_LEASE_SECONDS`
-    or 30); `owner` names this executor in records (default: host:pid and a nonce).
+    or 30); `owner` names this executor in records (default: host, process and a nonce); `rules` classify
+    failures before the built-in rules do.
     """
 
     def __init__(
-        self, store: CheckpointStore, *, lease_seconds: float | None = None, owner: str | None = None
+        self,
+        store: CheckpointStore,
+        *,
+        lease_seconds: float | None = None,
+        owner: str | None = None,
+        rules: Sequence[FailureRule] = (),
     ) -> None:
         self._store = store
         self._lease_seconds = (
@@ -59,7 +59,9 @@ class ResumeEngine:
             if lease_seconds is None
             else check_lease_seconds("lease_seconds", lease_seconds)
         )
-        self._owner = check_text("owner", owner or _default_owner(), 255)
+        self._named = None if owner is None else check_text("owner", owner, 255)
+        self._rules = tuple(rules)
+        self._process: int | None = None
 
     @property
     def store(self) -> CheckpointStore:
@@ -69,7 +71,7 @@ class ResumeEngine:
     @property
     def owner(self) -> str:
         """Return the name of this executor."""
-        return self._owner
+        return self._executor.owner
 
     # Runs
 
@@ -89,7 +91,7 @@ class ResumeEngine:
         """
         chosen_id = generate_run_id() if run_id is None else run_id
         run = workflow.new_run(workflow_name, chosen_id, metadata, environment)
-        self._store.create_run(run, actor=actor or self._actor())
+        self._store.create_run(run, actor=actor or self._executor.actor())
         return run
 
     @contextmanager
@@ -106,7 +108,7 @@ class ResumeEngine:
         try:
             yield run
         except Exception as exc:
-            self._fail_outside_steps(run.run_id, exc)
+            self._executor.fail_outside_steps(run.run_id, exc)
             raise
         self.complete_run(run.run_id)
 
@@ -117,7 +119,7 @@ class ResumeEngine:
         `RunBusyError` while an executor works on it, `InvalidValueError` while the failure of a step is
         not mended.
         """
-        run = self._require(run_id)
+        run = self._executor.require(run_id)
         if run.status is not RunStatus.COMPLETED:
             assert_open(run, RUN_BLOCK_STEP)
             assert_idle(run)
@@ -126,7 +128,7 @@ class ResumeEngine:
                     "run_id",
                     f"run {run_id} failed at step {run.failure.step_index}; resume it before completing it",
                 )
-            self._complete(run)
+            self._executor.complete(run)
         return self._full(run_id)
 
     def get_run_status(self, run_id: str) -> Run | None:
@@ -135,7 +137,7 @@ class ResumeEngine:
 
     def get_audit_log(self, run_id: str) -> str:
         """Return the deterministic audit trace; raise `RunNotFoundError`."""
-        run = self._require(run_id)
+        run = self._executor.require(run_id)
         return "\n".join(trace_lines(run_id, run.workflow_name, self._store.iter_steps(run_id)))
 
     # Steps
@@ -156,16 +158,8 @@ class ResumeEngine:
         without a record raises `ReplayDivergenceError`. A failure is recorded, then raised again. Raises
         `ResumeBlockedError` while a gate is closed, `RunBusyError` while an executor works on the run.
         """
-        run = self._require(run_id)
-        execution = RunExecution(self._store, run, worker=self._owner)
-        attempt = execution.prepare(step_name, step_index, input_data)
-        recorded = self._store.get_step_by_idempotency_key(attempt.idempotency_key)
-        if recorded is not None:
-            return recorded
-        if replay_mode:
-            raise ReplayDivergenceError(run_id, step_index, step_name, "no completed record has this input")
-        assert_idle(run)
-        return execution.execute(step_name, step_index, input_data, step_fn)
+        step = Step(step_name, step_fn)
+        return self._executor.step(run_id, step, step_index, input_data, replay_mode=replay_mode)
 
     def execute_workflow(
         self,
@@ -184,10 +178,12 @@ class ResumeEngine:
         """
         planned = as_steps(steps)
         if replay_mode:
-            return replay.replay(self._store, self._require(run_id), planned, initial_input)[0]
+            return replay.replay(self._store, self._executor.require(run_id), planned, initial_input)[0]
         if inject_failure_at is not None:
             planned = workflow.with_injected_failure(planned, inject_failure_at)
-        return self._advance(run_id, planned, initial_input, start_index)
+        given = Continuation(initial_input=initial_input, start_index=start_index)
+        self._executor.advance(run_id, planned, given)
+        return self._full(run_id)
 
     def resume(
         self,
@@ -197,17 +193,28 @@ class ResumeEngine:
         initial_input: dict[str, Any] | None = None,
         replay_mode: bool = False,
         actor: Actor | None = None,
+        allow_workflow_change: bool = False,
+        allow_input_change: bool = False,
     ) -> Run:
         """Continue a run at the first step without a completed record, with the state it had there.
 
-        Raises `ResumeBlockedError` while a gate is closed, `WorkflowMismatchError` when `steps` are not
-        those of the record, `InputMismatchError`, `RunBusyError`, `RunFinishedError` on a cancelled run.
-        A completed run is returned as it is.
+        Other steps or another initial input than the recorded ones are refused unless the caller allows
+        the change by name; then it is an audit event. A run whose executor vanished is taken over once
+        its lease has ended, at once when that was a process of this machine. A completed run is returned
+        as it is. Raises `ResumeBlockedError` while a gate is closed, `RunBusyError` while an executor
+        works on it, `WorkflowMismatchError`, `InputMismatchError`, `RunFinishedError` when cancelled.
         """
         planned = as_steps(steps)
         if replay_mode:
-            return replay.replay(self._store, self._require(run_id), planned, initial_input)[0]
-        return self._advance(run_id, planned, initial_input, None, actor=actor)
+            return replay.replay(self._store, self._executor.require(run_id), planned, initial_input)[0]
+        given = Continuation(
+            initial_input=initial_input,
+            actor=actor,
+            allow_workflow_change=allow_workflow_change,
+            allow_input_change=allow_input_change,
+        )
+        self._executor.advance(run_id, planned, given)
+        return self._full(run_id)
 
     def replay_run(
         self, run_id: str, steps: Iterable[StepLike], *, initial_input: dict[str, Any] | None = None
@@ -216,13 +223,13 @@ class ResumeEngine:
 
         Writes nothing. Raises `ReplayDivergenceError` at the first step that differs.
         """
-        return replay.replay(self._store, self._require(run_id), as_steps(steps), initial_input)
+        return replay.replay(self._store, self._executor.require(run_id), as_steps(steps), initial_input)
 
     # Gates
 
     def get_resume_blockers(self, run_id: str) -> list[ResumeBlocker]:
         """Return the decisions that are missing before the run may go on."""
-        return blockers_of(self._require(run_id))
+        return blockers_of(self._executor.require(run_id))
 
     def decide(
         self,
@@ -259,7 +266,7 @@ class ResumeEngine:
         self, run_id: str, *, result: dict[str, Any] | None = None, note: str | None = None
     ) -> Run:
         """Record that the side effects of a partial failure were undone outside the engine."""
-        self.decide(run_id, DecisionKind.COMPENSATION, self._actor(Role.OPERATOR), result=result, note=note)
+        self.decide(run_id, DecisionKind.COMPENSATION, self._executor.actor(Role.OPERATOR), result=result, note=note)
         return self._full(run_id)
 
     def reject_run(self, run_id: str, rejected_by: str, *, note: str) -> Run:
@@ -275,7 +282,7 @@ class ResumeEngine:
         `fn(input, idempotency_key)` gets the failed attempt's input unless `input_data` is given.
         A compensation that completed for this failure event is not run again.
         """
-        run = self._require(run_id)
+        run = self._executor.require(run_id)
         if run.failure is None or GateAction.COMPENSATION not in run.blocked_by:
             raise NothingToDecideError(run_id, DecisionKind.COMPENSATION, "no partial failure waits for it")
         if input_data is None:
@@ -284,7 +291,7 @@ class ResumeEngine:
         request = DecisionRequest(
             run_id=run_id,
             kind=DecisionKind.COMPENSATION,
-            actor=self._actor(Role.OPERATOR),
+            actor=self._executor.actor(Role.OPERATOR),
             failure_key=run.failure.key,
         )
         check_request(request)
@@ -294,29 +301,14 @@ class ResumeEngine:
 
     # Inside
 
-    def _advance(
-        self,
-        run_id: str,
-        steps: Sequence[Step],
-        initial_input: dict[str, Any] | None,
-        start_index: int | None,
-        *,
-        actor: Actor | None = None,
-    ) -> Run:
-        run = self._require(run_id)
-        if run.status is RunStatus.COMPLETED:
-            return self._full(run_id)
-        assert_open(run, RUN_BLOCK_STEP)
-        plan = workflow.plan(self._store, run, steps, initial_input, start_index)
-        lease = Lease(self._store, self._owner, self._lease_seconds)
-        event = self._resumed_event(run, plan, actor) if run.next_sequence else None
-        held = lease.take(run, steps_total=len(steps), initial_input=plan.initial_input, event=event)
-        execution = RunExecution(self._store, held, worker=self._owner, extend=lease.extend)
-        with lease.heartbeat(held):
-            workflow.walk(execution, plan)
-        assert_open(execution.run, RUN_BLOCK_STEP)
-        self._complete(execution.run)
-        return self._full(run_id)
+    @property
+    def _executor(self) -> Executor:
+        """Return the executor of this process; a forked child gets one of its own."""
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            owner = self._named or new_owner()
+            self._current = Executor(self._store, owner, self._lease_seconds, self._rules)
+        return self._current
 
     def _compensate(
         self, run_id: str, failure: Failure, input_data: dict[str, Any], fn: StepCallable
@@ -330,55 +322,12 @@ class ResumeEngine:
             name = name[: 255 - len(suffix)] + suffix
         return self.execute_step(run_id, name, failure.step_index, input_data, fn)
 
-    def _resumed_event(self, run: RunSummary, plan: workflow.Plan, actor: Actor | None) -> AuditEvent:
-        return AuditEvent.by(
-            actor or self._actor(),
-            EventType.RUN_RESUMED,
-            clock.utc_now(),
-            run_id=run.run_id,
-            failure_key=run.failure.key if run.failure else None,
-            payload={"resume_from_index": plan.first_index, "executor": self._owner},
-        )
-
-    def _complete(self, run: RunSummary) -> None:
-        at = clock.utc_now()
-        after = replace(
-            cleared(run),
-            status=RunStatus.COMPLETED,
-            updated_at=at,
-            finished_at=at,
-            lease_owner=None,
-            lease_expires_at=None,
-        )
-        event = AuditEvent.by(self._actor(), EventType.RUN_COMPLETED, at, run_id=run.run_id)
-        self._store.commit(RunChange(before=run, after=after, events=(event,)))
-
-    def _fail_outside_steps(self, run_id: str, exc: Exception) -> None:
-        run = self._require(run_id)
-        if run.status in FINISHED_STATUSES or run.failure is not None:
-            return  # the step that raised has recorded it
-        execution = RunExecution(self._store, run, worker=self._owner)
-        execution.record_failure(RUN_BLOCK_STEP, run.resume_from_index, {}, exc)
-
-    def _require(self, run_id: str) -> RunSummary:
-        run = self._store.load_summary(run_id)
-        if run is None:
-            raise RunNotFoundError(run_id)
-        return run
-
     def _full(self, run_id: str) -> Run:
         run = self._store.get_run(run_id)
         if run is None:
             raise RunNotFoundError(run_id)
         return run
 
-    def _actor(self, role: Role = ENGINE_ACTOR.role) -> Actor:
-        return Actor(name=self._owner, role=role, channel=Channel.LIBRARY)
-
     @staticmethod
     def _person(name: str) -> Actor:
         return Actor(name=name, role=Role.OPERATOR, channel=Channel.LIBRARY)
-
-
-def _default_owner() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}"

@@ -6,6 +6,8 @@ ResumeEngineError
 ├── RunFinishedError                 the run is completed or cancelled: nothing more is written
 ├── RunBusyError                     another executor is working on the run
 ├── StaleRunError                    the run moved on since it was read
+│   └── LeaseLostError               someone else took the run over from this executor
+├── StepTimeoutError (TimeoutError)  a step took longer than it may
 ├── ResumeBlockedError               a gate is closed; carries `blockers`
 ├── InvalidValueError (ValueError)   a value that cannot be accepted; names the field
 │   ├── UnknownEnvironmentError
@@ -106,6 +108,24 @@ class StaleRunError(ResumeEngineError):
         super().__init__(
             f"Run {run_id} moved on: expected {expected}, found {found}. "
             "Nothing was written; read the run again."
+        )
+
+
+class LeaseLostError(StaleRunError):
+    """Report that this executor no longer holds the run; what it did since is not written."""
+
+    def __init__(self, run_id: str, owner: str, held_by: str | None) -> None:
+        self.owner, self.held_by = owner, held_by
+        super().__init__(run_id, f"the lease of {owner}", f"that of {held_by}" if held_by else "no lease")
+
+
+class StepTimeoutError(ResumeEngineError, TimeoutError):
+    """Report a step that took longer than its timeout; what it still does has an unknown outcome."""
+
+    def __init__(self, step_name: str, seconds: float) -> None:
+        super().__init__(
+            f"Step {step_name!r} took longer than its timeout of {seconds:g} s. It may still be running: "
+            "its idempotency key keeps a second attempt from acting twice."
         )
 
 

@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
+import contextvars
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from resume_engine.core.clock import monotonic, utc_now
+from resume_engine.core import failpoints
+from resume_engine.core.clock import monotonic, pause, utc_now
 from resume_engine.core.errors import (
     InputNotSerializableError,
     InvalidValueError,
+    LeaseLostError,
     OutputNotDictError,
     OutputNotSerializableError,
     ResumeBlockedError,
-    RunBusyError,
     RunFinishedError,
     StaleRunError,
+    StepTimeoutError,
 )
-from resume_engine.core.failure_classifier import classify
+from resume_engine.core.failure_classifier import FailureRule, classify
 from resume_engine.core.idempotency import generate_idempotency_key, hash_input
 from resume_engine.core.open_failures import after_record
 from resume_engine.core.payload import as_recorded, storable
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import FINISHED_STATUSES
 from resume_engine.core.run_change import RunChange
-from resume_engine.core.run_summary import RunSummary, blockers_of
-from resume_engine.core.step import StepCallable, check_step_name
-from resume_engine.core.step_record import COMPENSATION_PREFIX, StepRecord, StepStatus
+from resume_engine.core.run_summary import RunSummary, StepInFlight, blockers_of, retrying
+from resume_engine.core.step import Step, check_step_name
+from resume_engine.core.step_record import COMPENSATION_PREFIX, FailureClassification, StepRecord, StepStatus
 from resume_engine.core.store import CheckpointStore
+
+if TYPE_CHECKING:
+    from resume_engine.core.lease import Lease
 
 TRACEBACK_MAX_CHARACTERS = 16_000
 MESSAGE_MAX_CHARACTERS = 8_000
 _PARALLEL_ATTEMPTS = 50
 
-Extend = Callable[[RunSummary], RunSummary]
+NextAttempt = Callable[[dict[str, Any]], StepRecord | None]
+"""Given the output of a step, the attempt that follows it, or None at the end."""
 
 
 def assert_open(run: RunSummary, step_name: str) -> None:
@@ -46,90 +54,151 @@ def assert_open(run: RunSummary, step_name: str) -> None:
         raise ResumeBlockedError(blockers_of(run))
 
 
-def assert_idle(run: RunSummary) -> None:
-    """Raise `RunBusyError` while the claim of an executor on `run` is live."""
-    if run.lease_owner and run.lease_expires_at and run.lease_expires_at > utc_now():
-        raise RunBusyError(run.run_id, run.lease_owner, run.lease_expires_at)
-
-
 class RunExecution:
-    """Write the attempts of one run, each in one transaction with the run row.
+    """Write the attempts of one run under a lease, each in one transaction with the run row.
 
-    With `extend` (a lease holder) a conflicting write is final: someone else took the run over.
-    Without it (single steps, maybe in parallel branches) the record is placed behind the others'.
+    Under an exclusive lease (a whole workflow) a conflicting write is final: someone else took the run
+    over. Otherwise (single steps, maybe in parallel branches of this executor) a record is placed behind
+    the others'.
     """
 
     def __init__(
-        self, store: CheckpointStore, run: RunSummary, *, worker: str, extend: Extend | None = None
+        self, store: CheckpointStore, run: RunSummary, lease: Lease, rules: Sequence[FailureRule] = ()
     ) -> None:
         self.run = run
         self._store = store
-        self._worker = worker
-        self._extend = extend
+        self._lease = lease
+        self._rules = rules
 
-    def execute(self, name: str, index: int, input_data: dict[str, Any], fn: StepCallable) -> StepRecord:
-        """Call `fn` and record what came of it; a failure is recorded, then raised again."""
-        attempt = self.prepare(name, index, input_data)
-        assert_open(self.run, name)
-        started = monotonic()
-        try:
-            output = fn(as_recorded(attempt.input_data), attempt.idempotency_key)
-            attempt.output_data = self._checked_output(attempt, output)
-        except Exception as exc:
-            attempt.duration_ms = _elapsed_ms(started)
-            self._record(_failed(attempt, exc))
-            raise
-        attempt.duration_ms = _elapsed_ms(started)
-        attempt.status = StepStatus.COMPLETED
-        return self._record(attempt)
-
-    def prepare(self, name: str, index: int, input_data: dict[str, Any]) -> StepRecord:
+    def prepare(self, step: Step, index: int, input_data: dict[str, Any]) -> StepRecord:
         """Return the record of an attempt that is about to start; raise if it could not be recorded."""
-        check_step_name(name)
+        check_step_name(step.name)
         if isinstance(index, bool) or not isinstance(index, int) or index < 0:
             raise InvalidValueError("step_index", f"must be a whole number from 0, found {index!r}")
-        data = self._checked_input(name, index, input_data)
+        data = self._checked_input(step.name, index, input_data)
         input_hash = hash_input(data)
-        failure = self.run.failure
-        same_step = failure is not None and (failure.step_index, failure.step_name) == (index, name)
-        earlier = failure.attempts if failure is not None and same_step else 0
         return StepRecord(
-            step_name=name,
+            step_name=step.name,
             step_index=index,
             input_data=data,
             input_hash=input_hash,
             output_data=None,
             status=StepStatus.RUNNING,
-            idempotency_key=generate_idempotency_key(self.run.run_id, name, index, input_hash),
-            attempt=earlier + 1,
-            started_at=utc_now(),
-            worker=self._worker,
+            idempotency_key=generate_idempotency_key(self.run.run_id, step.name, index, input_hash),
+            attempt=_earlier_attempts(self.run, step.name, index) + 1,
+            worker=self._lease.owner,
         )
 
-    def record_failure(self, name: str, index: int, input_data: dict[str, Any], exc: Exception) -> StepRecord:
-        """Record a failure that happened outside a step function."""
-        return self._record(_failed(self.prepare(name, index, input_data), exc))
+    def call(
+        self, step: Step, attempt: StepRecord, following: NextAttempt | None = None
+    ) -> tuple[StepRecord, StepRecord | None]:
+        """Call a step until it completes or fails for good; return its record and the attempt that follows.
 
-    def _record(self, record: StepRecord) -> StepRecord:
+        Every attempt is recorded. The record of the last one commits together with the intent of the
+        attempt that follows. A failure is recorded, then raised again.
+        """
+        while True:
+            attempt.started_at = utc_now()
+            started = monotonic()
+            try:
+                output = self._output_of(step, attempt)
+            except Exception as exc:
+                attempt.duration_ms = _elapsed_ms(started)
+                attempt = self._after_failure(step, attempt, exc)
+                continue
+            attempt.duration_ms = _elapsed_ms(started)
+            return self._completed(attempt, output, following)
+
+    def reconciled(
+        self, attempt: StepRecord, output: dict[str, Any], following: NextAttempt | None
+    ) -> tuple[StepRecord, StepRecord | None]:
+        """Record an interrupted attempt as completed with the output its reconciliation found."""
+        attempt.classified_by = "reconciled after an interruption"
+        attempt.started_at = utc_now()
+        return self._completed(attempt, self._checked_output(attempt, output), following)
+
+    def record_failure(self, name: str, index: int, exc: Exception) -> None:
+        """Record a failure that happened outside a step function."""
+        attempt = self.prepare(Step(name, _never), index, {})
+        self._record(_failed(attempt, exc, self._rules), ())
+
+    def fail_in_doubt(self, attempt: StepRecord, exc: Exception) -> None:
+        """Record that a reconciliation could not tell whether a step was done: a person must look."""
+        failed = _failed(attempt, exc, self._rules)
+        failed.failure_classification = FailureClassification.PERMANENT
+        failed.classified_by = "in doubt: the reconciliation failed"
+        self._record(failed, ())
+
+    def _completed(
+        self, attempt: StepRecord, output: dict[str, Any], following: NextAttempt | None
+    ) -> tuple[StepRecord, StepRecord | None]:
+        attempt.output_data = output
+        attempt.status = StepStatus.COMPLETED
+        next_attempt = following(output) if following is not None else None
+        self._record(attempt, () if next_attempt is None else (intent_of(next_attempt),))
+        return attempt, next_attempt
+
+    def _output_of(self, step: Step, attempt: StepRecord) -> dict[str, Any]:
+        self._lease.assert_trusted(self.run)
+        failpoints.reach("before_effect")
+        given = as_recorded(attempt.input_data)
+        if step.timeout is None:
+            output: object = step.fn(given, attempt.idempotency_key)
+        else:
+            output = _within(step, given, attempt.idempotency_key)
+        failpoints.reach("after_effect")
+        return self._checked_output(attempt, output)
+
+    def _after_failure(self, step: Step, attempt: StepRecord, exc: Exception) -> StepRecord:
+        """Record a failed attempt; return the next one once its wait is over, or raise `exc` again."""
+        failed = _failed(attempt, exc, self._rules)
+        transient = failed.failure_classification is FailureClassification.TRANSIENT
+        tried = failed.attempt - self._attempts_before(failed)
+        if not transient or tried >= step.retry.attempts:
+            self._record(failed, ())
+            raise exc
+        seconds = step.retry.wait_seconds(tried, self.run.run_id, exc)
+        following = replace(
+            attempt, attempt=attempt.attempt + 1, duration_ms=None, started_at=None, output_data=None
+        )
+        self._record(failed, (intent_of(following),), retry_seconds=seconds)
+        pause(seconds)
+        return following
+
+    def _attempts_before(self, failed: StepRecord) -> int:
+        """Return the attempts made before this executor's go: a policy counts one go."""
+        return self._lease.attempts_before(failed.step_index)
+
+    def _record(
+        self, record: StepRecord, intents: tuple[StepInFlight, ...], retry_seconds: float | None = None
+    ) -> None:
         for _ in range(_PARALLEL_ATTEMPTS):
             record.sequence = self.run.next_sequence
             record.timestamp = utc_now()
-            after = after_record(self._store, self.run, record, only_blocking=self._extend is not None)
-            if self._extend is not None:
-                after = self._extend(after)
+            after = after_record(self._store, self.run, record, only_blocking=self._lease.exclusive)
+            if retry_seconds is not None:
+                after = retrying(after, record.timestamp, retry_seconds)
+            others = tuple(s for s in self.run.in_flight if s.idempotency_key != record.idempotency_key)
+            after = self._lease.extend(after.evolve(in_flight=others + intents))
+            change = RunChange(
+                before=self.run, after=after, record=record, lease_seconds=self._lease.seconds_for(after)
+            )
             try:
-                self.run = self._store.commit(RunChange(before=self.run, after=after, record=record))
-                return record
+                failpoints.reach("before_commit")
+                self.run = self._store.commit(change)
+                failpoints.reach("after_commit")
+                return
             except StaleRunError:
-                if self._extend is not None:
-                    raise
                 self._reload()
         raise StaleRunError(self.run.run_id, "a quiet moment", f"{_PARALLEL_ATTEMPTS} changes by others")
 
     def _reload(self) -> None:
         run = self._store.load_summary(self.run.run_id)
-        if run is None or run.status in FINISHED_STATUSES:
-            raise RunFinishedError(self.run.run_id, run.status if run else "deleted")
+        if self._lease.exclusive or run is None or run.lease_owner not in (None, self._lease.owner):
+            held_by = run.lease_owner if run is not None else None
+            raise LeaseLostError(self.run.run_id, self._lease.owner, held_by)
+        if run.status in FINISHED_STATUSES:
+            raise RunFinishedError(self.run.run_id, run.status)
         self.run = run
 
     def _checked_input(self, name: str, index: int, input_data: dict[str, Any]) -> dict[str, Any]:
@@ -152,19 +221,65 @@ class RunExecution:
             raise OutputNotSerializableError(*where, str(problem)) from problem
 
 
+def intent_of(attempt: StepRecord) -> StepInFlight:
+    """Return the intent of an attempt that is about to start."""
+    return StepInFlight(
+        step_index=attempt.step_index,
+        step_name=attempt.step_name,
+        idempotency_key=attempt.idempotency_key,
+        attempt=attempt.attempt,
+        since=utc_now(),
+    )
+
+
+def _earlier_attempts(run: RunSummary, name: str, index: int) -> int:
+    failure = run.failure
+    failed = failure.attempts if failure and (failure.step_index, failure.step_name) == (index, name) else 0
+    begun = (s.attempt for s in run.in_flight if (s.step_index, s.step_name) == (index, name))
+    waiting = run.retry_at is not None  # the intent is of an attempt that had not begun
+    return max(failed, *(a - 1 if waiting else a for a in begun), 0)
+
+
+def _within(step: Step, given: dict[str, Any], key: str) -> object:
+    """Call a step in a thread of its own and wait for it no longer than its timeout."""
+    outcome: list[Any] = []
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            outcome.extend((True, context.run(step.fn, given, key)))
+        except BaseException as exc:
+            outcome.extend((False, exc))
+
+    thread = threading.Thread(target=run, name=f"step-{step.name[:40]}", daemon=True)
+    thread.start()
+    thread.join(step.timeout)
+    if not outcome:
+        raise StepTimeoutError(step.name, step.timeout or 0)
+    done, value = outcome
+    if not done:
+        raise value
+    result: object = value
+    return result
+
+
+def _never(_: dict[str, Any], __: str) -> dict[str, Any]:
+    raise AssertionError("the name of a failure outside every step is never called")
+
+
 def _elapsed_ms(started: float) -> int:
     return round((monotonic() - started) * 1000)
 
 
-def _failed(attempt: StepRecord, exc: Exception) -> StepRecord:
-    classified = classify(exc)
+def _failed(attempt: StepRecord, exc: Exception, rules: Sequence[FailureRule]) -> StepRecord:
+    classified = classify(exc, rules)
     frames = "".join(traceback.format_exception(exc))
     return replace(
         attempt,
         status=StepStatus.FAILED,
         output_data=None,
         failure_classification=classified.classification,
-        classified_by=classified.rule,
+        classified_by=classified.rule[:255],
         error_type=type(exc).__name__[:255],
         error_message=storable(_message(exc))[:MESSAGE_MAX_CHARACTERS],
         error_traceback=storable(frames)[-TRACEBACK_MAX_CHARACTERS:],

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from resume_engine.core.errors import StepOutputError
+from resume_engine.core.errors import InvalidValueError, StepOutputError
 from resume_engine.core.step_record import FailureClassification
 
 __all__ = [
     "Classified",
     "FailureClassification",
+    "FailureRule",
     "PartialStepError",
     "PermanentStepError",
     "TransientStepError",
@@ -22,7 +25,11 @@ __all__ = [
 
 
 class TransientStepError(Exception):
-    """Say that the step may simply be tried again."""
+    """Say that the step may simply be tried again, not before `retry_after` seconds if given."""
+
+    def __init__(self, *args: object, retry_after: float | None = None) -> None:
+        self.retry_after = retry_after
+        super().__init__(*args)
 
 
 class PermanentStepError(Exception):
@@ -57,16 +64,74 @@ _RULES: tuple[tuple[type[BaseException], FailureClassification], ...] = (
 )
 
 
-def classify(exc: BaseException) -> Classified:
-    """Return the class of a failure and the first rule that matched; anything unknown is transient."""
+@dataclass(frozen=True, kw_only=True)
+class FailureRule:
+    """Classify what the built-in rules cannot know: by exception type, by HTTP status, or by both.
+
+    The status is looked for as `status_code`, `status` or `code` on the exception or its `response`.
+    """
+
+    classification: FailureClassification
+    exception: type[BaseException] | None = None
+    http_status: int | range | None = None
+
+    def __post_init__(self) -> None:
+        if self.exception is None and self.http_status is None:
+            raise InvalidValueError("rule", "name an exception type, an HTTP status, or both")
+
+    def matches(self, exc: BaseException) -> bool:
+        """Return whether the rule applies to `exc`."""
+        if self.exception is not None and not isinstance(exc, self.exception):
+            return False
+        return self.http_status is None or _http_status(exc) in _as_range(self.http_status)
+
+    def words(self) -> str:
+        """Return the rule in words for the operator."""
+        kind = self.exception.__name__ if self.exception else "any exception"
+        return f"rule: {kind}" + (f" with HTTP status {self.http_status}" if self.http_status else "")
+
+
+def _as_range(status: int | range) -> range:
+    return status if isinstance(status, range) else range(status, status + 1)
+
+
+def _http_status(exc: BaseException) -> int | None:
+    for holder in (exc, getattr(exc, "response", None)):
+        for name in ("status_code", "status", "code"):
+            value = getattr(holder, name, None)
+            if isinstance(value, int) and not isinstance(value, bool):
+                return value
+    return None
+
+
+def classify(exc: BaseException, rules: Sequence[FailureRule] = ()) -> Classified:
+    """Return the class of a failure and the first rule that matched; anything unknown is transient.
+
+    The three typed errors always mean what they say; then `rules` in order, then the built-in ones.
+    """
     for exc_type, classification in _RULES:
-        if type(exc) is exc_type:
-            return Classified(classification, f"raised as {exc_type.__name__}")
+        if exc_type in _TYPED and isinstance(exc, exc_type):
+            return _classified(exc, exc_type, classification)
+    for rule in rules:
+        if rule.matches(exc):
+            return Classified(rule.classification, rule.words())
+    for exc_type, classification in _RULES:
         if isinstance(exc, exc_type):
-            return Classified(classification, f"{type(exc).__name__} is a {exc_type.__name__}")
+            return _classified(exc, exc_type, classification)
     return Classified(
         FailureClassification.TRANSIENT, f"no rule knows {type(exc).__name__}: taken as transient"
     )
+
+
+_TYPED = (TransientStepError, PermanentStepError, PartialStepError)
+
+
+def _classified(
+    exc: BaseException, exc_type: type[BaseException], classification: FailureClassification
+) -> Classified:
+    if type(exc) is exc_type:
+        return Classified(classification, f"raised as {exc_type.__name__}")
+    return Classified(classification, f"{type(exc).__name__} is a {exc_type.__name__}")
 
 
 def classify_failure(

@@ -1,7 +1,9 @@
 """A lease: one executor at a time works on a run.
 
 The lease says when someone else may take over; that a late owner cannot write is guaranteed by the run's
-version, which every change raises.
+version, which every change raises. Expiry is judged by the clock of the database. The owner itself trusts
+its lease only for its length counted from the start of the last renewal, less a margin, by its own
+monotonic clock: so a slow answer never stretches it.
 """
 
 from __future__ import annotations
@@ -11,15 +13,11 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
-from resume_engine.core import clock
-from resume_engine.core.audit import AuditEvent
-from resume_engine.core.errors import InvalidValueError, StaleRunError
-from resume_engine.core.execution import assert_idle
-from resume_engine.core.idempotency import hash_input
+from resume_engine.core import clock, failpoints
+from resume_engine.core.errors import InvalidValueError, LeaseLostError, RunBusyError, StaleRunError
+from resume_engine.core.process_identity import is_gone
 from resume_engine.core.run import RunStatus
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
@@ -28,6 +26,7 @@ from resume_engine.core.store import CheckpointStore
 DEFAULT_LEASE_SECONDS = 30.0
 LEASE_SECONDS_MIN = 0.1
 LEASE_SECONDS_MAX = 86_400
+_MARGIN = 1 / 6  # of the lease: what a call that is under way may still take
 _log = logging.getLogger(__name__)
 
 LEASE_VARIABLE = "RESUME_ENGINE_LEASE_SECONDS"
@@ -53,50 +52,104 @@ def check_lease_seconds(field: str, value: object) -> float:
     return seconds
 
 
+def assert_idle(run: RunSummary) -> None:
+    """Raise `RunBusyError` while an executor is live on `run`.
+
+    One that was a process of this machine and is gone is not waited for.
+    """
+    if run.lease_live and run.lease_owner and not is_gone(run.lease_owner):
+        raise RunBusyError(run.run_id, run.lease_owner, run.lease_expires_at)
+
+
 class Lease:
-    """Take, extend and keep alive the lease of one run for one owner."""
+    """Take, extend and keep alive the lease of one run for one owner.
 
-    def __init__(self, store: CheckpointStore, owner: str, seconds: float) -> None:
+    An `exclusive` lease is for a whole workflow: the owner itself cannot take it twice. Otherwise several
+    steps of one owner (parallel branches) may be under way in one run.
+    """
+
+    def __init__(self, store: CheckpointStore, owner: str, seconds: float, *, exclusive: bool) -> None:
+        self.owner = owner
+        self.exclusive = exclusive
         self._store = store
-        self._owner = owner
-        self._length = timedelta(seconds=check_lease_seconds("lease_seconds", seconds))
+        self._seconds = check_lease_seconds("lease_seconds", seconds)
+        self._trusted_until: float | None = None  # None: nothing was taken
+        self._process = os.getpid()
+        self._attempts_before: dict[int, int] = {}
 
-    def take(
-        self, run: RunSummary, *, steps_total: int, initial_input: dict[str, Any], event: AuditEvent | None
-    ) -> RunSummary:
-        """Claim the run and set it running, in one change; raise `RunBusyError` while a claim is live."""
-        now = clock.utc_now()
-        assert_idle(run)
-        first = run.initial_input_hash is None
-        after = replace(
-            run,
-            status=RunStatus.RUNNING,
-            updated_at=now,
-            steps_total=steps_total,
-            lease_owner=self._owner,
-            lease_token=run.lease_token + 1,
-            lease_expires_at=now + self._length,
-            initial_input_hash=hash_input(initial_input) if first else run.initial_input_hash,
+    def take(self, change: RunChange) -> RunSummary:
+        """Claim the run in `change`, set it running, and write all of it; return the run.
+
+        Raises `RunBusyError` while another owner is live, `StaleRunError` when the run moved on.
+        """
+        before = change.before
+        self._assert_idle(before)
+        if before.failure is not None:
+            retried = before.failure.attempts if before.retry_at is None else 0
+            self._attempts_before[before.failure.step_index] = retried
+        for step in before.in_flight if before.retry_at is None else ():
+            self._attempts_before[step.step_index] = step.attempt
+        after = self.extend(
+            change.after.evolve(
+                status=RunStatus.RUNNING,
+                updated_at=clock.utc_now(),
+                lease_owner=self.owner,
+                lease_token=before.lease_token + (not self._shares(before)),
+            )
         )
-        change = RunChange(
-            before=run,
-            after=after,
-            events=(event,) if event else (),
-            initial_input=initial_input if first else None,
-        )
+        failpoints.reach("before_intent")
+        started = clock.monotonic()
         try:
-            return self._store.commit(change)
+            taken = self._store.commit(_with(change, after, self._seconds))
         except StaleRunError:
-            current = self._store.load_summary(run.run_id)
+            current = self._store.load_summary(before.run_id)
             if current is not None:
-                assert_idle(current)  # of two at once the other was first
+                self._assert_idle(current)  # of two at once the other was first
             raise
+        self._trust_from(started)
+        failpoints.reach("after_intent")
+        return taken
+
+    def _shares(self, run: RunSummary) -> bool:
+        """Return whether another step of this owner is under way, so that both go on under one lease."""
+        return not self.exclusive and run.lease_live and run.lease_owner == self.owner
+
+    def _assert_idle(self, run: RunSummary) -> None:
+        if not self._shares(run):
+            assert_idle(run)
+
+    def attempts_before(self, step_index: int) -> int:
+        """Return how often a step was tried before this lease was taken."""
+        return self._attempts_before.get(step_index, 0)
 
     def extend(self, run: RunSummary) -> RunSummary:
-        """Return `run` with the lease moved on, or released when the run is no longer running."""
-        if run.status is RunStatus.RUNNING:
-            return replace(run, lease_expires_at=clock.utc_now() + self._length)
-        return replace(run, lease_owner=None, lease_expires_at=None)
+        """Return `run` with the lease moved on, or released when nobody works on it any more."""
+        idle = not self.exclusive and not run.in_flight
+        if run.status is not RunStatus.RUNNING or idle:
+            return run.evolve(lease_owner=None, lease_expires_at=None, lease_live=False, in_flight=())
+        until = clock.utc_now() + timedelta(seconds=self._seconds)
+        return run.evolve(lease_expires_at=until, lease_live=True)
+
+    def seconds_for(self, run: RunSummary) -> float | None:
+        """Return how long the lease of `run` lasts from its commit on; None when it is released."""
+        return self._seconds if run.lease_owner is not None else None
+
+    def assert_trusted(self, run: RunSummary) -> None:
+        """Raise `LeaseLostError` when the lease may have ended, or belongs to the parent of a fork."""
+        if os.getpid() != self._process:
+            raise LeaseLostError(run.run_id, f"process {os.getpid()}", self.owner)
+        if self._trusted_until is None or clock.monotonic() < self._trusted_until:
+            return
+        if not self.renew(run):
+            raise LeaseLostError(run.run_id, self.owner, None)
+
+    def renew(self, run: RunSummary) -> bool:
+        """Move the end of the lease; return whether it is still ours."""
+        started = clock.monotonic()
+        if not self._store.renew_lease(run.run_id, self.owner, run.lease_token, self._seconds):
+            return False
+        self._trust_from(started)
+        return True
 
     @contextmanager
     def heartbeat(self, run: RunSummary) -> Iterator[None]:
@@ -107,8 +160,8 @@ class Lease:
         ended = threading.Event()
 
         def beat() -> None:
-            while not ended.wait(self._length.total_seconds() / 3):
-                if self._renew(run, clock.utc_now() + self._length) is False:
+            while not ended.wait(self._seconds / 3):
+                if self._renewed(run) is False:
                     return
 
         thread = threading.Thread(target=beat, name=f"lease-{run.run_id[:8]}", daemon=True)
@@ -117,18 +170,39 @@ class Lease:
             yield
         except BaseException:
             _stop(thread, ended)
-            self._renew(run, clock.utc_now())
+            self._give_up(run)
             raise
         _stop(thread, ended)
 
-    def _renew(self, run: RunSummary, until: datetime) -> bool | None:
+    def _renewed(self, run: RunSummary) -> bool | None:
         """Return whether the lease is still ours; None when the store could not say."""
         try:
-            return self._store.renew_lease(run.run_id, self._owner, run.lease_token, until)
+            return self.renew(run)
         except Exception:
-            # A database that is away for a moment must not end the beat, nor hide the step's own error.
+            # A database that is away for a moment must not end the beat.
             _log.warning("the lease of run %s could not be renewed", run.run_id, exc_info=True)
             return None
+
+    def _give_up(self, run: RunSummary) -> None:
+        try:
+            self._store.renew_lease(run.run_id, self.owner, run.lease_token, 0)
+        except Exception:
+            # The step's own error must not be hidden; the lease ends by itself.
+            _log.warning("the lease of run %s could not be released", run.run_id, exc_info=True)
+
+    def _trust_from(self, started: float) -> None:
+        self._trusted_until = started + self._seconds * (1 - _MARGIN)
+
+
+def _with(change: RunChange, after: RunSummary, seconds: float) -> RunChange:
+    return RunChange(
+        before=change.before,
+        after=after,
+        events=change.events,
+        initial_input=change.initial_input,
+        workflow=change.workflow,
+        lease_seconds=seconds,
+    )
 
 
 def _stop(thread: threading.Thread, ended: threading.Event) -> None:

@@ -41,6 +41,7 @@ def with_status(run: RunSummary, status: RunStatus, at: datetime) -> RunSummary:
         finished_at=at,
         lease_owner=None,
         lease_expires_at=None,
+        in_flight=(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,3 +28,5 @@ class RunChange:
     events: tuple[AuditEvent, ...] = ()
     initial_input: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None  # replaces the run's metadata when given
+    workflow: Sequence[str] | None = None  # the step names, when they are recorded for the first time or anew
+    lease_seconds: float | None = None  # the lease of `after` ends so long after now, by the database's clock

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 
 from resume_engine.core.resume_gates import GateAction, ResumeBlocker, blockers_for, required_actions
 from resume_engine.core.run import Environment, RunStatus
@@ -36,11 +37,28 @@ class Failure:
     message: str
     failed_at: datetime
     attempts: int  # failures of this step in a row
+    lease_token: int | None = None  # set for an interruption: of the lease that ended with its owner
 
     @property
     def key(self) -> str:
-        """Return the failure key, `step_index:sequence`."""
-        return f"{self.step_index}:{self.sequence}"
+        """Return the failure key: `step_index:sequence`, with the lease token behind it for an interruption.
+
+        An interruption leaves no record, so the next record takes the same sequence: the token keeps a
+        decision about the interruption from opening the gate of what happens next.
+        """
+        key = f"{self.step_index}:{self.sequence}"
+        return key if self.lease_token is None else f"{key}:{self.lease_token}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepInFlight:
+    """A step that was about to be called and is not recorded yet: the intent."""
+
+    step_index: int
+    step_name: str
+    idempotency_key: str
+    attempt: int
+    since: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +83,27 @@ class RunSummary:
     lease_owner: str | None = None
     lease_token: int = 0
     lease_expires_at: datetime | None = None
+    lease_live: bool = False  # by the clock of the database, when the run was read
+    in_flight: tuple[StepInFlight, ...] = ()
+    retry_at: datetime | None = None  # the failed step is tried again then, by its executor
+    takeovers: int = 0  # executors in a row that vanished without completing a step
+    workflow_hash: str | None = None
     finished_at: datetime | None = None
     started_by: str | None = None
     initial_input_hash: str | None = None
     version: int = 0  # grows with every change; a write based on an older version is refused
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Return whether the executor of this run vanished: what it was doing has an unknown outcome."""
+        return self.status is RunStatus.RUNNING and self.lease_owner is not None and not self.lease_live
+
+    def evolve(self, **changes: Any) -> RunSummary:
+        """Return a copy with `changes`; what `dataclasses.replace` does, without its cost for each step."""
+        copy = object.__new__(RunSummary)
+        copy.__dict__.update(self.__dict__)
+        copy.__dict__.update(changes)
+        return copy
 
     def state(self, now: datetime) -> RunState:
         """Return the state shown to people at the moment `now`."""
@@ -88,7 +123,7 @@ def after_step(run: RunSummary, record: StepRecord) -> RunSummary:
     forgets the failure it mends; a compensation does neither. A step that ends beside a failure of
     another step (parallel branches) leaves that failure standing while its gates are closed.
     """
-    moved = replace(run, next_sequence=record.sequence + 1, updated_at=record.timestamp)
+    moved = run.evolve(next_sequence=record.sequence + 1, updated_at=record.timestamp)
     if record.kind is StepKind.COMPENSATION:
         return moved
     if record.is_completed:
@@ -98,7 +133,9 @@ def after_step(run: RunSummary, record: StepRecord) -> RunSummary:
 
 def cleared(run: RunSummary) -> RunSummary:
     """Return `run` without failure, gates and decisions."""
-    return replace(run, failure=None, blocked_by=(), blocked_since=None, cleared_by=None, cleared_at=None)
+    return run.evolve(
+        failure=None, blocked_by=(), blocked_since=None, cleared_by=None, cleared_at=None, retry_at=None
+    )
 
 
 def blockers_of(run: RunSummary) -> list[ResumeBlocker]:
@@ -117,14 +154,16 @@ def blockers_of(run: RunSummary) -> list[ResumeBlocker]:
 
 def _after_completion(run: RunSummary, moved: RunSummary, record: StepRecord) -> RunSummary:
     index = run.resume_from_index
-    counted = replace(
-        moved,
+    counted = moved.evolve(
+        takeovers=0,
         steps_completed=run.steps_completed + 1,
         resume_from_index=index + 1 if record.step_index == index else index,
     )
     if run.failure is not None and run.failure.step_index != record.step_index:
         return counted
-    return replace(cleared(counted), status=RunStatus.RUNNING)
+    if run.failure is None:
+        return counted.evolve(status=RunStatus.RUNNING)
+    return cleared(counted).evolve(status=RunStatus.RUNNING)
 
 
 def _after_failure(run: RunSummary, moved: RunSummary, record: StepRecord) -> RunSummary:
@@ -134,9 +173,9 @@ def _after_failure(run: RunSummary, moved: RunSummary, record: StepRecord) -> Ru
     earlier = run.failure.attempts if run.failure is not None and same_step else 0
     failure = failure_of(record, attempts=earlier + 1)
     actions = required_actions(failure.classification, run.environment)
-    return replace(
-        moved,
+    return moved.evolve(
         status=RunStatus.FAILED,
+        retry_at=None,
         failure=failure,
         blocked_by=actions,
         blocked_since=record.timestamp if actions else None,
@@ -157,3 +196,12 @@ def failure_of(record: StepRecord, *, attempts: int) -> Failure:
         failed_at=record.timestamp,
         attempts=attempts,
     )
+
+
+def retrying(run: RunSummary, failed_at: datetime, seconds: float) -> RunSummary:
+    """Return a run whose executor tries the step that just failed again, so many seconds after its failure.
+
+    No gate closes for that: it is the same execution that goes on.
+    """
+    at = failed_at + timedelta(seconds=seconds)
+    return run.evolve(status=RunStatus.RUNNING, blocked_by=(), blocked_since=None, retry_at=at)

@@ -4,21 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from resume_engine.core.errors import InvalidValueError
 from resume_engine.core.payload import is_storable
+from resume_engine.core.retry import NO_RETRY, RetryPolicy
 
 StepCallable = Callable[[dict[str, Any], str], dict[str, Any]]
 """`step_fn(input_data, idempotency_key) -> output_data`."""
 
 
+Reconcile = Callable[[dict[str, Any], str], dict[str, Any] | None]
+"""`reconcile(input_data, idempotency_key)`: the output if the step was done after all, None if it was not."""
+
+
 @dataclass(frozen=True)
 class Step:
-    """Name a step and the function that does it."""
+    """Name a step, the function that does it, and how it is treated when something goes wrong.
+
+    `retry`: attempts in one go after transient failures (default: one). `timeout` in seconds.
+    `on_interrupted`: what a resume does when the executor vanished in the middle of it: `retry` with the
+    same key and input, or `gate`: a person must approve. `reconcile` answers instead whether it was done.
+    `compensate` undoes it, called like the step with the step's own input.
+    """
 
     name: str
     fn: StepCallable
+    retry: RetryPolicy = NO_RETRY
+    timeout: float | None = None
+    on_interrupted: Literal["retry", "gate"] = "retry"
+    reconcile: Reconcile | None = None
+    compensate: StepCallable | None = None
+
+    def __post_init__(self) -> None:
+        check_step_name(self.name)
+        if self.timeout is not None and not 0 < self.timeout < float("inf"):
+            raise InvalidValueError("timeout", f"of step {self.name!r} must be more than 0 s, found {self.timeout!r}")
+        if self.on_interrupted not in ("retry", "gate"):
+            raise InvalidValueError(
+                "on_interrupted", f"of step {self.name!r} must be retry or gate, found {self.on_interrupted!r}"
+            )
 
 
 StepLike = Step | tuple[str, StepCallable]

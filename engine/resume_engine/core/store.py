@@ -84,8 +84,15 @@ class CheckpointStore(ABC):
         """
 
     @abstractmethod
-    def renew_lease(self, run_id: str, owner: str, token: int, expires_at: datetime) -> bool:
-        """Move the end of a live lease; return False when owner or token are no longer the run's."""
+    def load_workflow(self, run_id: str) -> Sequence[str]:
+        """Return the step names a run was started with, empty when none were recorded."""
+
+    @abstractmethod
+    def renew_lease(self, run_id: str, owner: str, token: int, seconds: float) -> bool:
+        """Let a lease end so many seconds from now by the database's clock; 0 ends it.
+
+        Returns False when owner or token are no longer the run's.
+        """
 
     @abstractmethod
     def list_decisions(self, run_id: str, *, failure_key: str | None = None) -> Sequence[Decision]:
@@ -103,7 +110,10 @@ class CheckpointStore(ABC):
     def find_resumable(
         self, workflow_names: Sequence[str], *, failed_before: datetime, max_attempts: int, limit: int
     ) -> Sequence[RunSummary]:
-        """Return runs that need nobody: cleared ones, and transient failures older than `failed_before`."""
+        """Return runs that need nobody: cleared ones, interrupted ones, and transient failures.
+
+        Of the failed ones only those older than `failed_before` with fewer than `max_attempts` failures.
+        """
 
     def close(self) -> None:  # noqa: B027 (a store without connections has nothing to release)
         """Release connections."""

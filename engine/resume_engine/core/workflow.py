@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from resume_engine.core import clock
+from resume_engine.core.audit import EventType
 
 from resume_engine.core.errors import (
     InputMismatchError,
@@ -12,17 +17,22 @@ from resume_engine.core.errors import (
     InvalidValueError,
     WorkflowMismatchError,
 )
-from resume_engine.core.execution import RunExecution
+from resume_engine.core.execution import NextAttempt, RunExecution
 from resume_engine.core.failure_classifier import TransientStepError
-from resume_engine.core.idempotency import hash_input
+from resume_engine.core.idempotency import canonical_json, hash_input
 from resume_engine.core.payload import as_recorded
+from resume_engine.core.retry import NO_RETRY
 from resume_engine.core.run import Environment, Run, RunStatus, parse_environment
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step import Step, check_text
-from resume_engine.core.step_record import StepKind
+from resume_engine.core.step_record import StepKind, StepRecord
 from resume_engine.core.store import CheckpointStore
 
+if TYPE_CHECKING:
+    from resume_engine.core.executor import Continuation
+
 State = dict[str, Any]
+Change = tuple[EventType, dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +44,21 @@ class Plan:
     """
 
     steps: Sequence[Step]
+    names: tuple[str, ...]
+    workflow_hash: str
     first_index: int
     initial_input: State
+    initial_input_hash: str
     outputs: dict[int, State]
     retry_input: State | None
+    changes: tuple[Change, ...] = ()  # what the caller allowed to differ from the record, for the audit
+
+    def state_before(self, index: int) -> State:
+        """Return the initial input merged with the outputs of the steps before `index`, in order."""
+        state = dict(self.initial_input)
+        for earlier in range(index):
+            state |= self.outputs.get(earlier, {})
+        return state
 
 
 def new_run(
@@ -77,30 +98,22 @@ def with_injected_failure(steps: Sequence[Step], index: int) -> Sequence[Step]:
     def fail(_: State, __: str) -> State:
         raise TransientStepError(f"Injected failure at step {index + 1}")
 
-    return [Step(s.name, fail) if i == index else s for i, s in enumerate(steps)]
+    return [replace(s, fn=fail, retry=NO_RETRY) if i == index else s for i, s in enumerate(steps)]
 
 
-def plan(
-    store: CheckpointStore,
-    run: RunSummary,
-    steps: Sequence[Step],
-    initial_input: State | None,
-    start_index: int | None,
-) -> Plan:
+def plan(store: CheckpointStore, run: RunSummary, steps: Sequence[Step], given: Continuation) -> Plan:
     """Read the record of `run` and return what is left of `steps`.
 
-    Raises `WorkflowMismatchError` when there are more or fewer steps than the run was started with, when a
-    completed step has another name than the step given for its index, or has none; `InputMismatchError`
-    when `initial_input` differs from the recorded one.
+    Raises `WorkflowMismatchError` when `steps` are not those the run was started with, unless the caller
+    allows the change (completed steps must be the same in any case); `InputMismatchError` likewise.
     """
+    start_index = given.start_index
     if start_index is not None and not 0 <= start_index <= len(steps):
         raise InvalidValueError("start_index", f"must be from 0 to {len(steps)}, found {start_index}")
+    names = tuple(step.name for step in steps)
+    changes = _workflow_changes(store, run, names, given.allow_workflow_change)
     outputs: dict[int, State] = {}
     first_input: State | None = None
-    if run.next_sequence and run.steps_total is not None and run.steps_total != len(steps):
-        raise WorkflowMismatchError(
-            run.run_id, run.resume_from_index, f"{run.steps_total} steps in all", f"{len(steps)} steps"
-        )
     if run.next_sequence:
         for record in store.iter_steps(run.run_id, completed_only=True):
             if record.kind is StepKind.STEP:
@@ -109,14 +122,52 @@ def plan(
                 first_input = record.input_data if record.step_index == 0 else first_input
     first = next(i for i in range(start_index or 0, len(steps) + 1) if i not in outputs)
     retry_input = _retry_input(store, run, first, steps)
-    recorded = retry_input if first == 0 else first_input
+    initial, changed = _initial_input(store, run, given, retry_input if first == 0 else first_input)
     return Plan(
         steps=steps,
+        names=names,
+        workflow_hash=fingerprint(names),
         first_index=first,
-        initial_input=_initial_input(store, run, initial_input, recorded),
+        initial_input=initial,
+        initial_input_hash=hash_input(initial),
         outputs=outputs,
-        retry_input=retry_input,
+        retry_input=None if changed else retry_input,
+        changes=(*changes, *changed),
     )
+
+
+def fingerprint(names: Sequence[str]) -> str:
+    """Return the SHA-256 hex of the canonical JSON of the step names, in order."""
+    return hashlib.sha256(canonical_json(list(names)).encode()).hexdigest()
+
+
+def _workflow_changes(
+    store: CheckpointStore, run: RunSummary, names: tuple[str, ...], allowed: bool
+) -> tuple[Change, ...]:
+    if run.workflow_hash is None:
+        _check_count(run, names)
+        return ()
+    if run.workflow_hash == fingerprint(names):
+        return ()
+    recorded = tuple(store.load_workflow(run.run_id))
+    index = next((i for i, pair in enumerate(zip(recorded, names, strict=False)) if pair[0] != pair[1]), None)
+    if allowed:
+        return ((EventType.RUN_WORKFLOW_CHANGED, {"before": list(recorded), "after": list(names)}),)
+    at = min(len(recorded), len(names)) if index is None else index
+    raise WorkflowMismatchError(run.run_id, at, _words(recorded, at), _words(names, at))
+
+
+def _words(names: Sequence[str], at: int) -> str:
+    here = repr(names[at]) if at < len(names) else "no step"
+    shown = ", ".join(names[max(0, at - 2) : at + 3])
+    return f"{here} (of {len(names)}: ... {shown} ...)" if len(names) > 1 else here
+
+
+def _check_count(run: RunSummary, names: tuple[str, ...]) -> None:
+    if run.next_sequence and run.steps_total is not None and run.steps_total != len(names):
+        raise WorkflowMismatchError(
+            run.run_id, run.resume_from_index, f"{run.steps_total} steps in all", f"{len(names)} steps"
+        )
 
 
 def _check_name(run: RunSummary, index: int, recorded: str, steps: Sequence[Step]) -> None:
@@ -127,16 +178,18 @@ def _check_name(run: RunSummary, index: int, recorded: str, steps: Sequence[Step
 
 
 def _initial_input(
-    store: CheckpointStore, run: RunSummary, initial_input: State | None, first_input: State | None
-) -> State:
+    store: CheckpointStore, run: RunSummary, given: Continuation, first_input: State | None
+) -> tuple[State, tuple[Change, ...]]:
     # A run of 0.2.0 has no initial input on its row: what its first step was given stands for it.
     expected = run.initial_input_hash or (None if first_input is None else hash_input(first_input))
-    given = _as_recorded(run, initial_input)
-    if given is not None and expected is not None and hash_input(given) != expected:
-        raise InputMismatchError(run.run_id, expected, hash_input(given))
+    wanted = _as_recorded(run, given.initial_input)
+    if wanted is not None and expected is not None and hash_input(wanted) != expected:
+        if not given.allow_input_change:
+            raise InputMismatchError(run.run_id, expected, hash_input(wanted))
+        return wanted, ((EventType.RUN_INPUT_CHANGED, {"before": expected, "after": hash_input(wanted)}),)
     if run.initial_input_hash is not None:
-        return store.load_initial_input(run.run_id) or {}
-    return given if given is not None else first_input or {}
+        return store.load_initial_input(run.run_id) or {}, ()
+    return wanted if wanted is not None else first_input or {}, ()
 
 
 def _as_recorded(run: RunSummary, initial_input: State | None) -> State | None:
@@ -156,22 +209,64 @@ def _retry_input(store: CheckpointStore, run: RunSummary, first: int, steps: Seq
         if failure.step_name.startswith("__"):
             return None  # the failure lay outside a step, so no step has an input recorded for it
         raise WorkflowMismatchError(run.run_id, first, repr(failure.step_name), repr(steps[first].name))
+    if failure.lease_token is not None:
+        return None  # an interruption: its input follows from what came before, as it did then
     failed = store.load_step(run.run_id, failure.sequence)
     return failed.input_data if failed else None
 
 
-def walk(execution: RunExecution, plan: Plan) -> State:
-    """Execute what is left of a plan in order and return the final state."""
-    state = dict(plan.initial_input)
-    for index in range(plan.first_index):
-        state |= plan.outputs.get(index, {})
-    for index in range(plan.first_index, len(plan.steps)):
-        if index in plan.outputs:
+def first_attempt(execution: RunExecution, plan: Plan) -> StepRecord | None:
+    """Return the attempt that a plan begins with, None when nothing is left of it."""
+    if plan.first_index >= len(plan.steps):
+        return None
+    state = plan.retry_input if plan.retry_input is not None else plan.state_before(plan.first_index)
+    return execution.prepare(plan.steps[plan.first_index], plan.first_index, state)
+
+
+def walk(
+    execution: RunExecution,
+    plan: Plan,
+    first: StepRecord | None,
+    *,
+    in_doubt: bool = False,
+    retry_at: datetime | None = None,
+) -> None:
+    """Execute what is left of a plan in order, beginning with the attempt `first`.
+
+    With `in_doubt` an earlier executor vanished in the middle of that step, and its `reconcile` is asked.
+    With `retry_at` it waited for a retry, and the rest of that wait is kept.
+    """
+    if retry_at is not None:
+        clock.pause(max(0.0, (retry_at - clock.utc_now()).total_seconds()))
+    attempt = first
+    while attempt is not None:
+        step = plan.steps[attempt.step_index]
+        following = _following(execution, plan, attempt)
+        found = _reconcile(execution, step, attempt) if in_doubt else None
+        if found is not None:
+            attempt = execution.reconciled(attempt, found, following)[1]
+        else:
+            attempt = execution.call(step, attempt, following)[1]
+        in_doubt = False
+
+
+def _following(execution: RunExecution, plan: Plan, attempt: StepRecord) -> NextAttempt:
+    def following(output: State) -> StepRecord | None:
+        state = attempt.input_data | output
+        index = attempt.step_index + 1
+        while index in plan.outputs:
             state |= plan.outputs[index]
-            continue
-        if index == plan.first_index and plan.retry_input is not None:
-            state = dict(plan.retry_input)
-        step = plan.steps[index]
-        record = execution.execute(step.name, index, state, step.fn)
-        state |= record.output_data or {}
-    return state
+            index += 1
+        return execution.prepare(plan.steps[index], index, state) if index < len(plan.steps) else None
+
+    return following
+
+
+def _reconcile(execution: RunExecution, step: Step, attempt: StepRecord) -> State | None:
+    if step.reconcile is None:
+        return None
+    try:
+        return step.reconcile(as_recorded(attempt.input_data), attempt.idempotency_key)
+    except Exception as exc:
+        execution.fail_in_doubt(attempt, exc)
+        raise

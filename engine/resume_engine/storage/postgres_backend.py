@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import URL, Connection, create_engine, func, make_url, text
+from sqlalchemy import Connection, Interval, URL, create_engine, func, literal, make_url, text
 from sqlalchemy.exc import IntegrityError
 
 from resume_engine.core.clock import as_utc
@@ -50,6 +50,10 @@ class PostgresCheckpointStore(SqlCheckpointStore):
         with self.reading() as conn:
             found = {name: conn.execute(text(f"SHOW {name}")).scalar_one() for name in _DURABLE_SETTINGS}
         return [f"{name} is off" for name, value in found.items() if value == "off"]
+
+    def database_now(self, plus_seconds: float = 0.0) -> Any:
+        """Return the server's clock: the only one that all executors share."""
+        return func.clock_timestamp() + literal(timedelta(seconds=plus_seconds), Interval)
 
     def starts_with(self, column: Any, prefix: str) -> Any:
         """Return a LIKE, served by the index with pattern operators whatever the collation."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 from resume_engine.core.audit import AuditEvent
@@ -10,14 +11,15 @@ from resume_engine.core.decisions import Decision, DecisionKind
 from resume_engine.core.payload import encode, storable
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, Run, RunStatus
-from resume_engine.core.run_summary import Failure, RunSummary
+from resume_engine.core.run_summary import Failure, RunSummary, StepInFlight
 from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
 from resume_engine.storage.schema import runs
 
 AnyRow = Any
 """A SQLAlchemy row; its generic type differs between the 2.0 and 2.1 series."""
 
-SUMMARY_COLUMNS = [column for column in runs.c if column.name not in ("metadata_json", "initial_input_json")]
+_LARGE = ("metadata_json", "initial_input_json", "workflow_json")
+SUMMARY_COLUMNS = [column for column in runs.c if column.name not in _LARGE]
 
 
 def summary_from_row(row: AnyRow) -> RunSummary:
@@ -41,6 +43,11 @@ def summary_from_row(row: AnyRow) -> RunSummary:
         lease_owner=row.lease_owner,
         lease_token=row.lease_token,
         lease_expires_at=row.lease_expires_at,
+        lease_live=bool(getattr(row, "lease_live", False)),
+        in_flight=_in_flight_from_text(row.in_flight_json),
+        retry_at=row.retry_at,
+        takeovers=row.takeovers,
+        workflow_hash=row.workflow_hash,
         finished_at=row.finished_at,
         started_by=row.started_by,
         initial_input_hash=row.initial_input_hash,
@@ -60,6 +67,31 @@ def _failure_from_row(row: AnyRow) -> Failure | None:
         message=row.failure_message or "",
         failed_at=row.failed_at,
         attempts=row.failure_attempts,
+        lease_token=row.failure_lease_token,
+    )
+
+
+def _in_flight_from_text(text: str | None) -> tuple[StepInFlight, ...]:
+    if not text:
+        return ()
+    return tuple(
+        StepInFlight(
+            step_index=index,
+            step_name=name,
+            idempotency_key=key,
+            attempt=attempt,
+            since=datetime.fromisoformat(since),
+        )
+        for index, name, key, attempt, since in json.loads(text)
+    )
+
+
+def in_flight_text(steps: tuple[StepInFlight, ...]) -> str | None:
+    """Return the column text for the steps in flight, None when there are none."""
+    if not steps:
+        return None
+    return json.dumps(
+        [(s.step_index, s.step_name, s.idempotency_key, s.attempt, s.since.isoformat()) for s in steps]
     )
 
 
@@ -100,6 +132,11 @@ def summary_values(run: RunSummary) -> dict[str, Any]:
         "lease_owner": run.lease_owner,
         "lease_token": run.lease_token,
         "lease_expires_at": run.lease_expires_at,
+        "failure_lease_token": failure.lease_token if failure else None,
+        "in_flight_json": in_flight_text(run.in_flight),
+        "retry_at": run.retry_at,
+        "takeovers": run.takeovers,
+        "workflow_hash": run.workflow_hash,
     }
 
 

@@ -87,6 +87,8 @@ runs = Table(
     Column("failure_message", Text),
     Column("failed_at", UtcDateTime),
     Column("failure_attempts", Integer, nullable=False, server_default="0"),
+    Column("failure_lease_token", Integer),
+    Column("retry_at", UtcDateTime),
     Column("blocked_by", String(64)),
     Column("blocked_since", UtcDateTime),
     Column("cleared_by", String(255)),
@@ -94,6 +96,10 @@ runs = Table(
     Column("lease_owner", String(255)),
     Column("lease_token", Integer, nullable=False, server_default="0"),
     Column("lease_expires_at", UtcDateTime),
+    Column("in_flight_json", Text),
+    Column("takeovers", Integer, nullable=False, server_default="0"),
+    Column("workflow_hash", String(64)),
+    Column("workflow_json", Text),
 )
 _open = runs.c.blocked_by.is_(None)
 _blocked = runs.c.blocked_by.is_not(None)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy import Connection, Engine, and_, false, func, insert, literal, or_, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 
 from resume_engine.core.actor import ENGINE_ACTOR, Actor
@@ -23,7 +23,8 @@ from resume_engine.core.errors import (
     RunNotFoundError,
     StaleRunError,
 )
-from resume_engine.core.execution import assert_idle, assert_open
+from resume_engine.core.execution import assert_open
+from resume_engine.core.lease import assert_idle
 from resume_engine.core.open_failures import after_record
 from resume_engine.core.outside_writes import check_record, is_same_write, with_status
 from resume_engine.core.payload import encode, is_storable
@@ -68,6 +69,10 @@ class SqlCheckpointStore(CheckpointStore):
 
     def _violated(self, error: IntegrityError) -> str:
         """Return the name of the violated unique key."""
+        raise NotImplementedError
+
+    def database_now(self, plus_seconds: float = 0.0) -> Any:
+        """Return an expression for the current moment by the database's clock, moved by so many seconds."""
         raise NotImplementedError
 
     def starts_with(self, column: Any, prefix: str) -> Any:
@@ -207,7 +212,10 @@ class SqlCheckpointStore(CheckpointStore):
         if not is_storable(run_id):
             return None
         with self.reading() as conn:
-            row = conn.execute(select(*rows.SUMMARY_COLUMNS).where(runs.c.run_id == run_id)).one_or_none()
+            live = func.coalesce(runs.c.lease_expires_at > self.database_now(), false()).label("lease_live")
+            row = conn.execute(
+                select(*rows.SUMMARY_COLUMNS, live).where(runs.c.run_id == run_id)
+            ).one_or_none()
         return rows.summary_from_row(row) if row is not None else None
 
     def load_initial_input(self, run_id: str) -> dict[str, Any] | None:
@@ -257,10 +265,10 @@ class SqlCheckpointStore(CheckpointStore):
 
     def commit(self, change: RunChange) -> RunSummary:
         """Write a change in one transaction and return the run with its new version."""
-        after = replace(change.after, version=change.before.version + 1)
+        after = change.after.evolve(version=change.before.version + 1)
         try:
             with self.writing() as conn:
-                _update_run_in_tx(conn, change, after)
+                _update_run_in_tx(conn, change, after, self.database_now)
                 if change.record is not None:
                     conn.execute(insert(step_records), rows.step_values(after.run_id, change.record))
                 for decision in change.decisions:
@@ -270,12 +278,18 @@ class SqlCheckpointStore(CheckpointStore):
             raise self._translated(change, error) from error
         return after
 
-    def renew_lease(self, run_id: str, owner: str, token: int, expires_at: datetime) -> bool:
-        """Move the end of a live lease; return False when owner or token are no longer the run's."""
+    def load_workflow(self, run_id: str) -> Sequence[str]:
+        """Return the step names a run was started with, empty when none were recorded."""
+        with self.reading() as conn:
+            text = conn.execute(select(runs.c.workflow_json).where(runs.c.run_id == run_id)).scalar()
+        return json.loads(text) if text is not None else []
+
+    def renew_lease(self, run_id: str, owner: str, token: int, seconds: float) -> bool:
+        """Let a lease end so many seconds from now by the database's clock; 0 ends it."""
         statement = (
             update(runs)
             .where(runs.c.run_id == run_id, runs.c.lease_owner == owner, runs.c.lease_token == token)
-            .values(lease_expires_at=expires_at)
+            .values(lease_expires_at=self.database_now(seconds))
         )
         with self.writing() as conn:
             return conn.execute(statement).rowcount == 1
@@ -299,8 +313,13 @@ class SqlCheckpointStore(CheckpointStore):
     def find_resumable(
         self, workflow_names: Sequence[str], *, failed_before: datetime, max_attempts: int, limit: int
     ) -> Sequence[RunSummary]:
-        """Return runs that need nobody: cleared ones, and transient failures older than `failed_before`."""
+        """Return runs that need nobody: cleared ones, interrupted ones, and transient failures."""
         cleared = runs.c.status == RunStatus.PAUSED.value
+        interrupted = and_(
+            runs.c.status == RunStatus.RUNNING.value,
+            runs.c.lease_owner.is_not(None),
+            runs.c.lease_expires_at <= self.database_now(),
+        )
         transient = and_(
             runs.c.status == RunStatus.FAILED.value,
             runs.c.failure_classification == FailureClassification.TRANSIENT.value,
@@ -309,8 +328,8 @@ class SqlCheckpointStore(CheckpointStore):
         )
         query = (
             select(*rows.SUMMARY_COLUMNS)
-            .where(runs.c.status.in_([RunStatus.PAUSED.value, RunStatus.FAILED.value]))
-            .where(or_(cleared, transient), runs.c.blocked_by.is_(None))
+            .where(runs.c.status.in_([RunStatus.PAUSED.value, RunStatus.FAILED.value, RunStatus.RUNNING.value]))
+            .where(or_(cleared, transient, interrupted), runs.c.blocked_by.is_(None))
             .where(runs.c.workflow_name.in_(workflow_names))
             .order_by(runs.c.updated_at)
             .limit(limit)
@@ -351,8 +370,14 @@ def _after_position(position: tuple[int, int]) -> Any:
     return tuple_(step_records.c.sequence, step_records.c.legacy_duplicate) > tuple_(*map(literal, position))
 
 
-def _update_run_in_tx(conn: Connection, change: RunChange, after: RunSummary) -> None:
+def _update_run_in_tx(
+    conn: Connection, change: RunChange, after: RunSummary, database_now: Callable[[float], Any]
+) -> None:
     values = rows.summary_values(after)
+    if change.lease_seconds is not None:
+        values["lease_expires_at"] = database_now(change.lease_seconds)
+    if change.workflow is not None:
+        values["workflow_json"] = encode(list(change.workflow))
     if change.initial_input is not None:
         values["initial_input_json"] = encode(change.initial_input)
     if change.metadata is not None:

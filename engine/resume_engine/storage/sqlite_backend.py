@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, String, and_, create_engine, event, func, make_url
+from sqlalchemy import Connection, Engine, String, URL, and_, create_engine, event, func, literal, make_url
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import QueuePool
 
+from resume_engine.core.clock import utc_now
 from resume_engine.core.errors import InvalidValueError
+from resume_engine.storage.schema import UtcDateTime
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 BUSY_TIMEOUT_SECONDS = 15.0
@@ -55,6 +57,10 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
             damage = conn.exec_driver_sql("PRAGMA integrity_check").scalars().all()
         found = [] if synchronous >= _SYNCHRONOUS_FULL else ["synchronous is below FULL"]
         return found + [f"integrity check: {line}" for line in damage if line != "ok"]
+
+    def database_now(self, plus_seconds: float = 0.0) -> Any:
+        """Return the clock of this host: a SQLite database is used from one host only."""
+        return literal(utc_now() + timedelta(seconds=plus_seconds), UtcDateTime)
 
     def starts_with(self, column: Any, prefix: str) -> Any:
         """Return a range: SQLite's LIKE ignores case and therefore cannot use the index."""

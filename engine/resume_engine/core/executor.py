@@ -1,0 +1,200 @@
+"""One executor: takes runs, works on them, lets go of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from resume_engine.core import clock, workflow
+from resume_engine.core.actor import ENGINE_ACTOR, Actor, Channel
+from resume_engine.core.audit import AuditEvent, EventType
+from resume_engine.core.errors import LeaseLostError, ReplayDivergenceError, RunNotFoundError, StaleRunError
+from resume_engine.core.execution import RunExecution, assert_open, intent_of
+from resume_engine.core.failure_classifier import FailureRule
+from resume_engine.core.interruption import assert_may_continue, interrupted_step
+from resume_engine.core.lease import Lease
+from resume_engine.core.permissions import Role
+from resume_engine.core.run import FINISHED_STATUSES, RunStatus
+from resume_engine.core.run_change import RunChange
+from resume_engine.core.run_summary import RunSummary, cleared
+from resume_engine.core.step import Step
+from resume_engine.core.step_record import StepRecord
+from resume_engine.core.store import CheckpointStore
+
+RUN_BLOCK_STEP = "__run__"
+"""Name under which a failure outside every step is recorded."""
+_ROUNDS = 50  # against parallel branches of this executor that change the same run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Continuation:
+    """What a caller gives beside the steps when a workflow is executed or resumed."""
+
+    initial_input: dict[str, Any] | None = None
+    start_index: int | None = None
+    actor: Actor | None = None
+    allow_workflow_change: bool = False
+    allow_input_change: bool = False
+
+
+@dataclass(frozen=True)
+class Executor:
+    """Execute runs of one store under one name."""
+
+    store: CheckpointStore
+    owner: str
+    lease_seconds: float
+    rules: Sequence[FailureRule] = field(default=())
+
+    def advance(self, run_id: str, steps: Sequence[Step], given: Continuation) -> None:
+        """Execute what is left of a workflow; raise what its failing step raised, or why it may not go on."""
+        run = self.require(run_id)
+        if run.status is RunStatus.COMPLETED:
+            return
+        assert_open(run, RUN_BLOCK_STEP)
+        plan = workflow.plan(self.store, run, steps, given)
+        lease = Lease(self.store, self.owner, self.lease_seconds, exclusive=True)
+        execution = RunExecution(self.store, run, lease, self.rules)
+        first = workflow.first_attempt(execution, plan)
+        actor = given.actor or self.actor()
+        if run.is_interrupted:
+            step = steps[first.step_index] if first is not None else None
+            assert_may_continue(self.store, run, step, actor)
+        doubtful = interrupted_step(run) is not None
+        execution.run = lease.take(self._claim(run, plan, first, actor))
+        with lease.heartbeat(execution.run):
+            workflow.walk(execution, plan, first, in_doubt=doubtful, retry_at=run.retry_at)
+        assert_open(execution.run, RUN_BLOCK_STEP)
+        self._complete_exclusively(execution.run)
+
+    def step(
+        self, run_id: str, step: Step, index: int, input_data: dict[str, Any], *, replay_mode: bool = False
+    ) -> StepRecord:
+        """Execute one step, or return its record when it was completed with this input before."""
+        lease = Lease(self.store, self.owner, self.lease_seconds, exclusive=False)
+        run = self.require(run_id)
+        execution = RunExecution(self.store, run, lease, self.rules)
+        attempt = execution.prepare(step, index, input_data)
+        recorded = self.store.get_step_by_idempotency_key(attempt.idempotency_key)
+        if recorded is not None:
+            return recorded
+        if replay_mode:
+            raise ReplayDivergenceError(run_id, index, step.name, "no completed record has this input")
+        execution.run = self._begin(lease, run, step, attempt)
+        with lease.heartbeat(execution.run):
+            return execution.call(step, attempt)[0]
+
+    def complete(self, run: RunSummary) -> None:
+        """Mark a run as completed, with its event."""
+        at = clock.utc_now()
+        after = cleared(run).evolve(
+            status=RunStatus.COMPLETED,
+            updated_at=at,
+            finished_at=at,
+            lease_owner=None,
+            lease_expires_at=None,
+            in_flight=(),
+        )
+        event = AuditEvent.by(self.actor(), EventType.RUN_COMPLETED, at, run_id=run.run_id)
+        self.store.commit(RunChange(before=run, after=after, events=(event,)))
+
+    def fail_outside_steps(self, run_id: str, exc: Exception) -> None:
+        """Record that a run driven step by step was left by an exception."""
+        run = self.require(run_id)
+        if run.status in FINISHED_STATUSES or run.failure is not None:
+            return  # the step that raised has recorded it
+        lease = Lease(self.store, self.owner, self.lease_seconds, exclusive=False)
+        execution = RunExecution(self.store, run, lease, self.rules)
+        execution.record_failure(RUN_BLOCK_STEP, run.resume_from_index, exc)
+
+    def require(self, run_id: str) -> RunSummary:
+        """Return the run; raise `RunNotFoundError`."""
+        run = self.store.load_summary(run_id)
+        if run is None:
+            raise RunNotFoundError(run_id)
+        return run
+
+    def actor(self, role: Role = ENGINE_ACTOR.role) -> Actor:
+        """Return this executor as an actor."""
+        return Actor(name=self.owner, role=role, channel=Channel.LIBRARY)
+
+    def _claim(
+        self, run: RunSummary, plan: workflow.Plan, first: StepRecord | None, actor: Actor
+    ) -> RunChange:
+        in_flight = interrupted_step(run)
+        after = run.evolve(
+            steps_total=len(plan.steps),
+            initial_input_hash=plan.initial_input_hash,
+            workflow_hash=plan.workflow_hash,
+            in_flight=() if first is None else (intent_of(first),),
+            takeovers=run.takeovers + (in_flight is not None),
+            retry_at=None,
+        )
+        return RunChange(
+            before=run,
+            after=after,
+            events=tuple(self._claim_events(run, plan, actor)),
+            initial_input=plan.initial_input if plan.initial_input_hash != run.initial_input_hash else None,
+            workflow=plan.names if plan.workflow_hash != run.workflow_hash else None,
+        )
+
+    def _claim_events(self, run: RunSummary, plan: workflow.Plan, actor: Actor) -> list[AuditEvent]:
+        at = clock.utc_now()
+        events = [
+            AuditEvent.by(actor, kind, at, run_id=run.run_id, payload=payload) for kind, payload in plan.changes
+        ]
+        if run.next_sequence or run.lease_token:
+            payload: dict[str, Any] = {"resume_from_index": plan.first_index, "executor": self.owner}
+            in_flight = interrupted_step(run)
+            if in_flight is not None:
+                payload["interrupted"] = {
+                    "step_index": in_flight.step_index,
+                    "step_name": in_flight.step_name,
+                    "since": in_flight.since.isoformat(),
+                    "executor": run.lease_owner,
+                }
+            key = run.failure.key if run.failure else None
+            resumed = EventType.RUN_RESUMED
+            events.append(
+                AuditEvent.by(actor, resumed, at, run_id=run.run_id, failure_key=key, payload=payload)
+            )
+        return events
+
+    def _begin(self, lease: Lease, run: RunSummary, step: Step, attempt: StepRecord) -> RunSummary:
+        """Write the intent of a single step; branches of this executor may be doing the same."""
+        for _ in range(_ROUNDS):
+            assert_open(run, step.name)
+            if run.lease_owner != self.owner:
+                assert_may_continue_step(self.store, run, step, attempt, self.actor())
+            others = tuple(s for s in run.in_flight if s.idempotency_key != attempt.idempotency_key)
+            if run.lease_owner != self.owner:
+                others = ()
+            after = run.evolve(in_flight=(*others, intent_of(attempt)))
+            if run.blocked_by:  # a compensation: the run stays failed and nobody takes its lease
+                return run
+            try:
+                return lease.take(RunChange(before=run, after=after))
+            except LeaseLostError:
+                raise
+            except StaleRunError:
+                run = self.require(run.run_id)
+        raise StaleRunError(run.run_id, "a quiet moment", f"{_ROUNDS} changes by others")
+
+    def _complete_exclusively(self, run: RunSummary) -> None:
+        try:
+            self.complete(run)
+        except StaleRunError as stale:
+            current = self.store.load_summary(run.run_id)
+            raise LeaseLostError(
+                run.run_id, self.owner, current.lease_owner if current is not None else None
+            ) from stale
+
+
+def assert_may_continue_step(
+    store: CheckpointStore, run: RunSummary, step: Step, attempt: StepRecord, actor: Actor
+) -> None:
+    """Apply the rules for interrupted runs to a run that is driven step by step."""
+    in_flight = interrupted_step(run)
+    same = in_flight is not None and in_flight.step_name == attempt.step_name
+    assert_may_continue(store, run, step if same else None, actor)

@@ -1,0 +1,106 @@
+"""Append a completed step with as little work as a database allows.
+
+Nearly every write of a workflow is this one: a record that completed, and the counters of its run. It goes
+straight to the driver with statements compiled once; every other change takes the general path of
+`sql_store.commit`. Both write the same rows, which a test holds together.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Table
+from sqlalchemy.engine.interfaces import Dialect
+
+from resume_engine.core.run_change import RunChange
+from resume_engine.core.run_summary import RunSummary
+from resume_engine.storage import rows
+from resume_engine.storage.schema import UtcDateTime, runs, step_records
+
+_MOVED = (
+    "updated_at",
+    "version",
+    "steps_completed",
+    "next_sequence",
+    "resume_from_index",
+    "lease_expires_at",
+)
+_RECORDED = tuple(
+    column.name for column in step_records.c if column.name not in ("id", "legacy_duplicate")
+)
+
+
+def is_plain(change: RunChange, after: RunSummary) -> bool:
+    """Return whether a change does nothing but append a completed step to a run that goes on."""
+    before = change.before
+    return (
+        change.record is not None
+        and not (change.events or change.decisions)
+        and change.initial_input is None
+        and change.metadata is None
+        and before.failure is None
+        and after.failure is None
+        and before.status is after.status
+        and not after.blocked_by
+        and before.cleared_by is after.cleared_by
+        and before.lease_owner == after.lease_owner
+        and before.lease_token == after.lease_token
+        and before.steps_total == after.steps_total
+        and before.finished_at is after.finished_at
+    )
+
+
+class PlainAppend:
+    """Hold the statements of one dialect; `parameters` gives their values in order."""
+
+    def __init__(self, dialect: Dialect, placeholder: str) -> None:
+        self._dates = _date_columns(runs) | _date_columns(step_records)
+        self._convert = _date_converter(dialect)
+        moved = ", ".join(f"{name} = {placeholder}" for name in _MOVED)
+        self.update = f"UPDATE runs SET {moved} WHERE run_id = {placeholder} AND version = {placeholder}"
+        columns = ", ".join(f'"{name}"' for name in _RECORDED)
+        values = ", ".join(placeholder for _ in _RECORDED)
+        self.insert = f"INSERT INTO step_records ({columns}) VALUES ({values})"
+        # One statement, hence one round trip and one commit; it inserts nothing when the run moved on.
+        self.both = (
+            f"WITH moved AS ({self.update} RETURNING run_id) "
+            f"INSERT INTO step_records ({columns}) SELECT {values} FROM moved"
+        )
+
+    def update_values(self, change: RunChange, after: RunSummary) -> list[Any]:
+        """Return the values of `update`, in order."""
+        convert = self._convert
+        return [
+            convert(after.updated_at),
+            after.version,
+            after.steps_completed,
+            after.next_sequence,
+            after.resume_from_index,
+            convert(after.lease_expires_at),
+            after.run_id,
+            change.before.version,
+        ]
+
+    def insert_values(self, run_id: str, change: RunChange) -> list[Any]:
+        """Return the values of `insert`, in order."""
+        assert change.record is not None  # is_plain was asked before
+        values = rows.step_values(run_id, change.record)
+        return [self._convert(values[n]) if n in self._dates else values[n] for n in _RECORDED]
+
+
+def _date_columns(table: Table) -> set[str]:
+    return {column.name for column in table.c if isinstance(column.type, UtcDateTime)}
+
+
+def _date_converter(dialect: Dialect) -> Any:
+    """Return the function that turns a moment into what SQLAlchemy would hand to the driver."""
+    kind = UtcDateTime()
+    process = kind.dialect_impl(dialect).bind_processor(dialect)
+
+    def convert(moment: datetime | None) -> Any:
+        if moment is None:
+            return None
+        return process(moment) if process is not None else moment
+
+    return convert
