@@ -96,7 +96,7 @@ def decided() -> ResponseReturnValue:
     return render_template("gates/_decided.html" if is_htmx() else "gates/decided.html", **context)
 
 
-@blueprint.get("/gates/<run_id>/decision")
+@blueprint.get("/gates/<path:run_id>/decision")
 @requires(Permission.RUNS_READ)
 def decision(run_id: str) -> ResponseReturnValue:
     """Return the forms, receipts and story of one failure, for the page that renews them."""
