@@ -19,6 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="20,000 runs instead of 200,000, fewer rounds")
     parser.add_argument("--only", choices=["queries"], help="print this table alone")
+    parser.add_argument("--match", default="", help="only questions whose name contains this")
     parser.add_argument("--no-postgres", action="store_true", help="measure SQLite alone")
     options = parser.parse_args()
     sizes = QUICK_SIZES if options.quick else SIZES
@@ -26,7 +27,7 @@ def main() -> None:
     started = time.perf_counter()
     with shelf(with_postgres=not options.no_postgres) as databases:
         if options.only == "queries":
-            print(queries.report(databases, sizes, rounds))
+            print(queries.report(databases, sizes, rounds, options.match))
     print(f"\n{time.perf_counter() - started:.0f} s in all")
 
 

@@ -44,11 +44,12 @@ def build_indexes(engine: Engine) -> list[str]:
     done = []
     with engine.begin() as conn:
         wanted = {str(i.name): i for t in _LOADED for i in t.indexes if _is_for(i, engine)}
-        present = _index_names(conn)
-        for name in present - wanted.keys():
+        present = _columns_of_indexes(conn)
+        kept = {name for name, index in wanted.items() if present.get(name) == list(index.columns.keys())}
+        for name in sorted(present.keys() - kept):
             conn.execute(text(f'DROP INDEX "{name}"'))
             done.append(f"dropped {name}")
-        for name in sorted(wanted.keys() - present):
+        for name in sorted(wanted.keys() - kept):
             wanted[name].create(conn)
             done.append(f"built {name}")
     return done
@@ -58,10 +59,12 @@ def _is_for(index: Index, engine: Engine) -> bool:
     return "pattern" not in str(index.name) or engine.dialect.name == "postgresql"
 
 
-def _index_names(conn: Connection) -> set[str]:
+def _columns_of_indexes(conn: Connection) -> dict[str, list[str]]:
     inspector = inspect(conn)
-    found = {str(index["name"]) for table in _LOADED for index in inspector.get_indexes(table.name)}
-    return found - {str(key.name) for table in _LOADED for key in table.constraints}
+    indexes = [index for table in _LOADED for index in inspector.get_indexes(table.name)]
+    found = {str(index["name"]): [str(column) for column in index["column_names"]] for index in indexes}
+    keys = {str(key.name) for table in _LOADED for key in table.constraints}
+    return {name: columns for name, columns in found.items() if name not in keys}
 
 
 def _batches(rows: Rows) -> Iterator[dict[str, list[Values]]]:

@@ -109,19 +109,24 @@ def cases(data: Dataset) -> dict[str, Call]:
     return found
 
 
-def report(shelf: Shelf, sizes: tuple[int, int], rounds: int) -> str:
+def report(shelf: Shelf, sizes: tuple[int, int], rounds: int, match: str = "") -> str:
     """Measure every question on every database and return the table."""
     data = {(b, n): shelf.open(b, n) for b in shelf.backends for n in sizes}
     with clock.replaced_by(clock.ManualClock(NOW)):
         asked = {key: cases(dataset) for key, dataset in data.items()}
         counts = {b: _statements(data[b, sizes[1]]) for b in shelf.backends}
-        calls = {(name, *key): call for key, found in asked.items() for name, call in found.items()}
+        calls = {
+            (name, *key): call
+            for key, found in asked.items()
+            for name, call in found.items()
+            if match in name
+        }
         times = interleaved(calls, rounds)
     header = ["question"]
     for backend in shelf.backends:
         header += [f"{backend} SQL", f"{sizes[0]:,}", f"{sizes[1]:,}", "p95", "ratio"]
     lines = []
-    for name in next(iter(asked.values())):
+    for name in (name for name in next(iter(asked.values())) if match in name):
         line = [name]
         for backend in shelf.backends:
             small, large = times[name, backend, sizes[0]], times[name, backend, sizes[1]]

@@ -66,7 +66,6 @@ def create_app(settings: Settings | None = None, *, store: SqlCheckpointStore | 
 def _configure(app: Flask, settings: Settings) -> None:
     app.config.update(
         SECRET_KEY=settings.secret_key,
-        TRUSTED_HOSTS=list(settings.trusted_hosts) if settings.trusted_hosts else None,
         MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
         MAX_FORM_MEMORY_SIZE=MAX_FORM_MEMORY_BYTES,
         MAX_FORM_PARTS=MAX_FORM_PARTS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 MAX_DEPTH = 64
@@ -20,7 +21,9 @@ def read_object(text: str) -> dict[str, Any]:
     """
     _check_depth(text)
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        value = json.loads(
+            text, object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_float=_finite
+        )
     except json.JSONDecodeError as mistake:
         raise JsonInputError(
             f"This is not JSON: {_words(mistake.msg)} at line {mistake.lineno}, column {mistake.colno}."
@@ -71,6 +74,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(word: str) -> Any:
     raise JsonInputError(f"{word} is not a JSON number. Write it as text in quotes, or leave it out.")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise JsonInputError(f"{text[:40]} is too large for a number. Write it as text in quotes.")
+    return number
 
 
 def _check_text(value: Any) -> None:

@@ -242,6 +242,7 @@ FILTERS = {
     "plural": formats.plural,
     "short_id": formats.short_id,
     "utc": formats.utc,
+    "visible": json_view.visible,
     "utc_clock": formats.utc_clock,
 }
 

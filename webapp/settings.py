@@ -14,7 +14,7 @@ from resume_engine.storage.open_store import DEFAULT_DATABASE_URL
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 SECRET_KEY_MIN_CHARACTERS = 32
-LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 Value = TypeVar("Value")
 

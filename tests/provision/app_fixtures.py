@@ -9,6 +9,7 @@ def test_something(sign_in):
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,9 +66,18 @@ class PageClient(FlaskClient):
         return super().open(*args, headers=headers, **kwargs)
 
 
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with all tables and nothing in them, to be copied: migrating takes longer than a test."""
+    path = tmp_path_factory.mktemp("migrated") / "empty.db"
+    open_store(f"sqlite:///{path}").close()
+    return path
+
+
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, migrated_file: Path) -> Settings:
     """Settings of a dashboard on a fresh SQLite file, with passwords that cost nothing to check."""
+    shutil.copyfile(migrated_file, tmp_path / "runs.db")
     return Settings(database_url=f"sqlite:///{tmp_path / 'runs.db'}", password_cost=CHEAP)
 
 

@@ -25,7 +25,7 @@ from webapp.settings import Settings, SettingsError, is_loopback
 @click.option(
     "--database",
     metavar="URL",
-    help=f"Any checkpoint database (prints a sign-in link); by default DATABASE_URL, else {DEFAULT_DATABASE_URL}.",
+    help=f"Any checkpoint database; prints a sign-in link. Default: DATABASE_URL or {DEFAULT_DATABASE_URL}.",
 )
 @click.option("--host", help="Address to listen on; by default HOST, else 127.0.0.1.")
 @click.option("--port", help="Port to listen on; by default PORT, else 8000.")

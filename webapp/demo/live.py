@@ -25,7 +25,7 @@ OPEN_GATES_MOST = 15
 RUNS_AT_ONCE = 5
 SECONDS_BETWEEN_RUNS = (3.0, 7.0)
 STEP_SECONDS = (0.2, 2.0)
-ACCELERATION = 12  # a step of 12 s in the stories takes 1 s live
+ACCELERATION = 6  # a step of 6 s in the stories takes 1 s live
 POLL_SECONDS = 0.4
 SECOND_FAILURE_SHARE = 0.03
 

@@ -30,7 +30,7 @@ DECIDED = "gates-changed"
 blueprint = Blueprint("decisions", __name__)
 
 
-@blueprint.post("/runs/<run_id>/decisions/<kind>")
+@blueprint.post("/runs/<path:run_id>/decisions/<kind>")
 @requires(Permission.GATES_DECIDE)
 def record(run_id: str, kind: str) -> ResponseReturnValue:
     """Record one decision about the failure that was shown."""

@@ -17,13 +17,12 @@ from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.keyset import Cursor
 from resume_engine.storage.run_filter import CAUSE_CHARACTERS
 from webapp.formats import first_line
-from webapp.presentation import gate_look
 
 PATH = "/gates"
 WORDS = ("kind", "environment", "workflow", "cause", "cursor", "run", "failure")
 """Every parameter of the address, in the order in which it is written."""
 FILTERS = ("kind", "environment", "workflow", "cause")
-LABELS = {"kind": "Needs", "environment": "Environment", "workflow": "Workflow", "cause": "Error"}
+LABELS = {"environment": "Environment", "workflow": "Workflow", "cause": "Error"}
 TEXT_MAX_CHARACTERS = 255
 
 Word = TypeVar("Word", bound=StrEnum)
@@ -77,11 +76,11 @@ class GateListAddress:
         return f"{PATH}/queue?{urlencode([*kept, *marks, ('v', version)])}"
 
     def chips(self) -> list[Chip]:
-        """Return the filters that are on, in the order of the form."""
+        """Return the filters that are on; the kind is left to the tabs."""
         return [
-            Chip(label=LABELS[name], value=_shown(name, text), without=self.href(**{name: None}))
+            Chip(label=LABELS[name], value=_shown(text), without=self.href(**{name: None}))
             for name, text in self.filters.items()
-            if text
+            if text and name in LABELS
         ]
 
 
@@ -134,8 +133,6 @@ def _one_of(words: type[Word], name: str, given: Mapping[str, str]) -> Word | No
         raise InvalidValueError(name, f"“{given[name][:40]}” is not known. Choose one of {known}.") from None
 
 
-def _shown(name: str, text: str) -> str:
-    if name == "kind":
-        return gate_look(text).label
+def _shown(text: str) -> str:
     line = first_line(text)
     return line if len(line) <= 60 else f"{line[:60]}…"

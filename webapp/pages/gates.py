@@ -67,6 +67,7 @@ def show() -> ResponseReturnValue:
         options=_options(),
         tabs=_tabs(address),
         chips=address.chips(),
+        filtered=address.is_filtered,
         waiting=waiting(address.kind, address.environment),
         following=_following(address, page, item),
         alike=_alike(address, page, item),
@@ -82,7 +83,7 @@ def queue() -> ResponseReturnValue:
     context = _list_context(address, page, None)
     if request.args.get("v") == context["queue_version"]:
         return "", 204
-    return render_template("gates/_queue.html", **context)
+    return render_template("gates/_queue.html", **context, renew_count=True)
 
 
 @blueprint.get("/gates/decided")
@@ -95,7 +96,7 @@ def decided() -> ResponseReturnValue:
     return render_template("gates/_decided.html" if is_htmx() else "gates/decided.html", **context)
 
 
-@blueprint.get("/gates/<run_id>/decision")
+@blueprint.get("/gates/<path:run_id>/decision")
 @requires(Permission.RUNS_READ)
 def decision(run_id: str) -> ResponseReturnValue:
     """Return the forms, receipts and story of one failure, for the page that renews them."""

@@ -103,7 +103,7 @@ def needs() -> ResponseReturnValue:
     found = need()
     if request.args.get("v") == found.version:
         return "", 204
-    return render_template("overview/_need.html", need=found)
+    return render_template("overview/_need.html", need=found, renew_count=True)
 
 
 @blueprint.get("/overview/figures")

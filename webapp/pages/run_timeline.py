@@ -14,7 +14,7 @@ from webapp.formats import age, duration, plural
 from webapp.presentation import gate_look
 from webapp.timeline import Piece
 
-LATEST_ATTEMPTS = 150
+LATEST_ATTEMPTS = 100
 """As many as the picture has room for: a run of 10,000 steps is drawn from its end."""
 SHORTEST_WAIT = timedelta(seconds=2)
 """Less than that between two attempts is the engine's own work and not a wait."""
@@ -50,18 +50,24 @@ def timeline_of(
 def _pieces(
     attempts: Sequence[AttemptMark], decisions: Sequence[Decision], totals: _Totals
 ) -> Iterator[Piece]:
-    first_at = _start(attempts[0])
-    moments: list[tuple[datetime, datetime, AttemptMark | Decision]] = [
-        (_start(attempt), attempt.recorded_at, attempt) for attempt in attempts
-    ]
-    moments += [(d.decided_at, d.decided_at, d) for d in decisions if d.decided_at >= first_at]
-    moments.sort(key=lambda moment: moment[0])
-    end = first_at
-    for start, ended, what in moments:
-        if start - end >= SHORTEST_WAIT:
-            yield _wait(start - end, "waited", totals)
-        yield _decision(what) if isinstance(what, Decision) else _attempt(what, totals)
-        end = max(end, ended)
+    """Yield attempts by sequence, each decision before the first attempt that began after it."""
+    end = _start(attempts[0])
+    pending = [decision for decision in decisions if decision.decided_at >= end]
+    for attempt in [*attempts, None]:
+        while pending and (attempt is None or pending[0].decided_at <= _start(attempt)):
+            decision = pending.pop(0)
+            yield from _gap(decision.decided_at - end, totals)
+            yield _decision(decision)
+            end = max(end, decision.decided_at)
+        if attempt is not None:
+            yield from _gap(_start(attempt) - end, totals)
+            yield _attempt(attempt, totals)
+            end = max(end, attempt.recorded_at)
+
+
+def _gap(length: timedelta, totals: _Totals) -> Iterator[Piece]:
+    if length >= SHORTEST_WAIT:
+        yield _wait(length, "waited", totals)
 
 
 def _start(attempt: AttemptMark) -> datetime:

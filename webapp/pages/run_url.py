@@ -108,15 +108,14 @@ def href(**words: str | None) -> str:
     return f"{PATH}?{urlencode(given)}" if given else PATH
 
 
-def live_href(asked: RunListAddress, shown: Mapping[str, str]) -> str:
-    """Return the address by which a page asks what became of the runs it shows, given by id and look."""
+def live_href(asked: RunListAddress) -> str:
+    """Return the address by which a page asks what became of it; its rows add what they show, as `shown`."""
     words = [(name, asked.words[name]) for name in LABELS if name in asked.words]
-    rows = [("shown", f"{look}:{run_id}") for run_id, look in shown.items()]
-    return f"{PATH}?{urlencode([*words, ('live', '1'), *rows])}"
+    return f"{PATH}?{urlencode([*words, ('live', '1')])}"
 
 
 def read_shown(args: MultiDict[str, str], limit: int) -> dict[str, str]:
-    """Return the runs that a page of `live_href` shows, at most `limit` of them, by id with their looks."""
+    """Return the runs that a page shows, at most `limit` of them, by id with what it shows of them."""
     parts = [text.partition(":") for text in args.getlist("shown")[:limit]]
     return {run_id: look for look, _, run_id in parts if run_id and is_storable(run_id)}
 
@@ -176,9 +175,8 @@ def _period(
 ) -> tuple[datetime | None, datetime | None]:
     since, until = values.get("from"), values.get("to")
     if "since" in values:
-        if since is not None:
-            problems.append("Created: give either a length of time or the day it begins, not both.")
-        since = now - values["since"]
+        begun = now - values["since"]
+        since = begun if since is None else max(since, begun)
     if since is not None and until is not None and since >= until:
         problems.append("From: begins after the time given as To. Exchange the two.")
     return since, until

@@ -61,7 +61,7 @@ def explorer() -> ResponseReturnValue:
     only = _the_one_meant(asked, found)
     if only is not None:
         return redirect(url_for("run_detail.show", run_id=only.run_id), 303)
-    return _page(asked, names, _run_list(asked, found, now))
+    return _page(asked, names, _run_list(asked, found))
 
 
 def _page(asked: RunListAddress, names: Sequence[str], page: RunList, status: int = 200) -> Response:
@@ -111,13 +111,13 @@ def look(run: RunSummary, now: datetime) -> str:
     return f"{run.version}-{run.state(now)}"
 
 
-def _run_list(asked: RunListAddress, found: Page[RunSummary], now: datetime) -> RunList:
+def _run_list(asked: RunListAddress, found: Page[RunSummary]) -> RunList:
     return RunList(
         runs=found.items,
         first=asked.href() if found.previous_cursor else None,
         prev=asked.href(cursor=found.previous_cursor) if found.previous_cursor else None,
         next=asked.href(cursor=found.next_cursor) if found.next_cursor else None,
-        refresh=run_url.live_href(asked, {run.run_id: look(run, now) for run in found.items}),
+        refresh=run_url.live_href(asked),
     )
 
 

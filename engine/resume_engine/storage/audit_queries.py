@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import ColumnElement, Select, literal, select, tuple_, union_all
 
 from resume_engine.core.audit import AuditEvent, EventType, step_event
 from resume_engine.storage import rows
@@ -43,45 +43,36 @@ class AuditQueries:
     ) -> tuple[list[AuditEvent], bool]:
         """Return stored events, newest first, and whether there are more in that direction.
 
-        `before` asks for events older than that event id, `after` for newer ones.
+        `before` asks for events older than the one with that id, `after` for newer ones.
         """
-        query = _filtered(wanted)
-        if after is not None:
-            query = query.where(audit_events.c.event_id > after).order_by(audit_events.c.event_id)
-        else:
-            query = query.order_by(audit_events.c.event_id.desc())
-            if before is not None:
-                query = query.where(audit_events.c.event_id < before)
+        forwards = after is not None
+        query = _page(wanted, after if forwards else before, limit + 1, descending=not forwards)
         with self._store.reading() as conn:
-            found = [rows.event_from_row(row) for row in conn.execute(query.limit(limit + 1))]
+            found = [rows.event_from_row(row) for row in conn.execute(query)]
         page = found[:limit]
-        if after is not None:
+        if forwards:
             page.reverse()
         return page, len(found) > limit
 
     def latest(self, *, limit: int = 12, families: Sequence[str] = ("gate.", "run.")) -> list[AuditEvent]:
         """Return the latest events of some families, newest first."""
         kinds = [k for k in _KNOWN_KINDS if k.startswith(tuple(families))]
-        query = (
-            select(audit_events)
-            .where(audit_events.c.event_type.in_(kinds))
-            .order_by(audit_events.c.event_id.desc())
-            .limit(limit)
-        )
+        # Nearly every event is of such a kind, so that walking all of them ends soon.
+        query = _walk(EventFilter(), (audit_events.c.event_type.in_(kinds),), limit, descending=True)
         with self._store.reading() as conn:
             return [rows.event_from_row(row) for row in conn.execute(query)]
 
     def stream(self, wanted: EventFilter) -> Iterator[AuditEvent]:
         """Yield stored events, oldest first, a few hundred in memory at a time."""
-        last = 0
+        last: int | None = None
         while True:
-            query = _filtered(wanted).where(audit_events.c.event_id > last).order_by(audit_events.c.event_id)
+            query = _page(wanted, last, _EVENTS_PER_FETCH, descending=False)
             with self._store.reading() as conn:
-                found = [rows.event_from_row(row) for row in conn.execute(query.limit(_EVENTS_PER_FETCH))]
+                found = [rows.event_from_row(row) for row in conn.execute(query)]
             yield from found
             if len(found) < _EVENTS_PER_FETCH:
                 return
-            last = found[-1].event_id or 0
+            last = found[-1].event_id
 
     def stream_run(self, run_id: str) -> Iterator[AuditEvent]:
         """Yield all events of a run by time, the derived `step.recorded` among the stored ones."""
@@ -102,18 +93,71 @@ def _merged(first: Iterator[AuditEvent], second: Iterator[AuditEvent]) -> Iterat
             b = next(second, None)
 
 
-def _filtered(wanted: EventFilter) -> Select[Any]:
-    query = select(audit_events)
-    if wanted.actor:
-        query = query.where(audit_events.c.actor == wanted.actor)
-    if wanted.kind:
-        exact = [wanted.kind] if not wanted.kind.endswith(".") else []
-        family = [k for k in _KNOWN_KINDS if wanted.kind.endswith(".") and k.startswith(wanted.kind)]
-        query = query.where(audit_events.c.event_type.in_(exact + family))
+def _page(wanted: EventFilter, position: int | None, limit: int, *, descending: bool) -> Select[Any]:
+    """Return the statement for events behind the one with the id `position`, ordered by time."""
+    kinds = _kinds(wanted.kind)
+    behind = () if position is None else (_behind(position, descending),)
+    if wanted.run_id or wanted.actor or len(kinds) < 2:
+        of_kind = (audit_events.c.event_type.in_(kinds),) if kinds else ()
+        return _walk(wanted, (*of_kind, *behind), limit, descending=descending)
+    # One walk for each kind of a family: each is in order, whereas all together would have to be sorted.
+    walks = [
+        _walk(wanted, (audit_events.c.event_type == kind, *behind), limit, descending=descending)
+        .with_only_columns(audit_events.c.event_id, audit_events.c.created_at)
+        .subquery()
+        for kind in kinds
+    ]
+    keys = union_all(*(select(*walk.c) for walk in walks)).subquery()
+    page = _in_order(select(*keys.c), keys.c, limit, descending).subquery()
+    query = select(audit_events).join(page, page.c.event_id == audit_events.c.event_id)
+    return _in_order(query, page.c, limit, descending)
+
+
+def _walk(
+    wanted: EventFilter, extra: Sequence[ColumnElement[bool]], limit: int, *, descending: bool
+) -> Select[Any]:
+    query = select(audit_events).where(*_conditions(wanted), *extra)
+    # SQLite has no statistics to choose by, see run_list.
+    query = query.with_hint(audit_events, f"INDEXED BY {_index_for(wanted)}", "sqlite")
+    return _in_order(query, audit_events.c, limit, descending)
+
+
+def _index_for(wanted: EventFilter) -> str:
     if wanted.run_id:
-        query = query.where(audit_events.c.run_id == wanted.run_id)
+        return "ix_audit_events_run"
+    if wanted.actor:
+        return "ix_audit_events_actor"
+    return "ix_audit_events_type" if wanted.kind else "ix_audit_events_created"
+
+
+def _in_order(query: Select[Any], columns: Any, limit: int, descending: bool) -> Select[Any]:
+    moment, event_id = columns.created_at, columns.event_id
+    keys = (moment.desc(), event_id.desc()) if descending else (moment, event_id)
+    return query.order_by(*keys).limit(limit)
+
+
+def _behind(event_id: int, descending: bool) -> ColumnElement[bool]:
+    there = audit_events.alias()
+    moment = select(there.c.created_at).where(there.c.event_id == event_id).scalar_subquery()
+    here = tuple_(audit_events.c.created_at, audit_events.c.event_id)
+    position = tuple_(moment, literal(event_id))
+    return here < position if descending else here > position
+
+
+def _kinds(kind: str | None) -> list[str]:
+    if not kind:
+        return []
+    return [k for k in _KNOWN_KINDS if k.startswith(kind)] or [kind] if kind.endswith(".") else [kind]
+
+
+def _conditions(wanted: EventFilter) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    if wanted.actor:
+        found.append(audit_events.c.actor == wanted.actor)
+    if wanted.run_id:
+        found.append(audit_events.c.run_id == wanted.run_id)
     if wanted.since is not None:
-        query = query.where(audit_events.c.created_at >= wanted.since)
+        found.append(audit_events.c.created_at >= wanted.since)
     if wanted.until is not None:
-        query = query.where(audit_events.c.created_at < wanted.until)
-    return query
+        found.append(audit_events.c.created_at < wanted.until)
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +28,7 @@ from resume_engine.storage.schema import audit_events, decisions, runs, step_rec
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 _LATER_ATTEMPTS = 4  # enough to hold a compensation, the retried step and what follows it
+_FAILURE_KEY = re.compile(r"[0-9]{1,9}:[0-9]{1,9}")  # more digits fit no column
 _STEP, _DECISION = "step__", "decision__"
 
 
@@ -202,9 +204,8 @@ def part(row: Any, prefix: str) -> SimpleNamespace:
 
 
 def _sequence_of(failure_key: str) -> int:
-    index, _, sequence = failure_key.partition(":")
-    if not (index.isascii() and index.isdigit() and sequence.isascii() and sequence.isdigit()):
+    if not _FAILURE_KEY.fullmatch(failure_key):
         raise InvalidValueError(
-            "failure", f"{failure_key!r} is no failure key; expected step:sequence, as in 12:13"
+            "failure", f"{failure_key[:40]!r} is no failure key; expected step:sequence, as in 12:13"
         )
-    return int(sequence)
+    return int(failure_key.partition(":")[2])

@@ -7,6 +7,7 @@ Columns that change with every step carry no index, so that PostgreSQL can updat
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import (
     Column,
@@ -110,7 +111,7 @@ def _index(name: str, *columns: Column[Any], where: ColumnElement[bool] | None =
     Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
-# Lists of runs: newest first, for each filter that leaves few of many. `run_list` says which index serves what.
+# Lists of runs, newest first, for each filter that leaves few of many; `run_list` says which serves what.
 _index("ix_runs_created", runs.c.created_at, runs.c.run_id)
 _index("ix_runs_workflow_created", runs.c.workflow_name, runs.c.created_at, runs.c.run_id)
 _index("ix_runs_environment_created", runs.c.environment, runs.c.created_at, runs.c.run_id)
@@ -259,10 +260,11 @@ audit_events = Table(
     Column("payload_json", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
 )
-Index("ix_audit_events_run", audit_events.c.run_id, audit_events.c.event_id)
-Index("ix_audit_events_type", audit_events.c.event_type, audit_events.c.event_id)
-Index("ix_audit_events_actor", audit_events.c.actor, audit_events.c.event_id)
-Index("ix_audit_events_created", audit_events.c.created_at, audit_events.c.event_id)
+_newest = (audit_events.c.created_at, audit_events.c.event_id)
+Index("ix_audit_events_created", *_newest)
+Index("ix_audit_events_run", audit_events.c.run_id, *_newest)
+Index("ix_audit_events_type", audit_events.c.event_type, *_newest)
+Index("ix_audit_events_actor", audit_events.c.actor, *_newest, audit_events.c.event_type)
 
 users = Table(
     "users",
