@@ -162,10 +162,10 @@ class Worker:
     def _resume(self, run: RunSummary) -> bool:
         """Resume one run; return whether this worker took it."""
         try:
-            if self._moved_on(run):
-                return False
             logger.info("%s: resuming run %s (%s)", self.name, run.run_id, run.workflow_name)
-            self._engine.resume(run.run_id, self._workflows[run.workflow_name], actor=self._actor)
+            steps = self._workflows[run.workflow_name]
+            # Another worker may have resumed it since, and it may have failed again: its wait starts anew then.
+            self._engine.resume(run.run_id, steps, actor=self._actor, if_version=run.version)
         except TAKEN as reason:
             logger.debug("%s: run %s is not taken: %s", self.name, run.run_id, reason)
             return False
@@ -173,11 +173,6 @@ class Worker:
             return self._after_error(run, error)
         self._set_aside.pop(run.run_id, None)
         return True
-
-    def _moved_on(self, run: RunSummary) -> bool:
-        # Another worker may have resumed it since, and it may have failed again: its wait starts anew then.
-        current = self._engine.store.load_summary(run.run_id)
-        return current is None or current.version != run.version
 
     def _after_error(self, run: RunSummary, error: Exception) -> bool:
         if self._is_recorded(run):

@@ -37,6 +37,7 @@ from resume_engine.core.step import Step, StepCallable, StepLike, as_steps, chec
 from resume_engine.core.step_record import COMPENSATION_PREFIX, StepRecord
 from resume_engine.core.store import CheckpointStore
 
+
 class ResumeEngine:
     """Run workflows whose completed steps never run again.
 
@@ -195,6 +196,7 @@ class ResumeEngine:
         actor: Actor | None = None,
         allow_workflow_change: bool = False,
         allow_input_change: bool = False,
+        if_version: int | None = None,
     ) -> Run:
         """Continue a run at the first step without a completed record, with the state it had there.
 
@@ -202,7 +204,8 @@ class ResumeEngine:
         the change by name; then it is an audit event. A run whose executor vanished is taken over once
         its lease has ended, at once when that was a process of this machine. A completed run is returned
         as it is. Raises `ResumeBlockedError` while a gate is closed, `RunBusyError` while an executor
-        works on it, `WorkflowMismatchError`, `InputMismatchError`, `RunFinishedError` when cancelled.
+        works on it, `WorkflowMismatchError`, `InputMismatchError`, `RunFinishedError` when cancelled,
+        `StaleRunError` when `if_version` is given and the run has moved on from it.
         """
         planned = as_steps(steps)
         if replay_mode:
@@ -212,6 +215,7 @@ class ResumeEngine:
             actor=actor,
             allow_workflow_change=allow_workflow_change,
             allow_input_change=allow_input_change,
+            if_version=if_version,
         )
         self._executor.advance(run_id, planned, given)
         return self._full(run_id)
@@ -266,7 +270,9 @@ class ResumeEngine:
         self, run_id: str, *, result: dict[str, Any] | None = None, note: str | None = None
     ) -> Run:
         """Record that the side effects of a partial failure were undone outside the engine."""
-        self.decide(run_id, DecisionKind.COMPENSATION, self._executor.actor(Role.OPERATOR), result=result, note=note)
+        self.decide(
+            run_id, DecisionKind.COMPENSATION, self._executor.actor(Role.OPERATOR), result=result, note=note
+        )
         return self._full(run_id)
 
     def reject_run(self, run_id: str, rejected_by: str, *, note: str) -> Run:

@@ -36,6 +36,7 @@ class Continuation:
     actor: Actor | None = None
     allow_workflow_change: bool = False
     allow_input_change: bool = False
+    if_version: int | None = None  # go on only while the run is still as it was when it was chosen
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Executor:
     def advance(self, run_id: str, steps: Sequence[Step], given: Continuation) -> None:
         """Execute what is left of a workflow; raise what its failing step raised, or why it may not go on."""
         run = self.require(run_id)
+        if given.if_version not in (None, run.version):
+            raise StaleRunError(run_id, f"version {given.if_version}", f"version {run.version}")
         if run.status is RunStatus.COMPLETED:
             return
         assert_open(run, RUN_BLOCK_STEP)
@@ -142,7 +145,8 @@ class Executor:
     def _claim_events(self, run: RunSummary, plan: workflow.Plan, actor: Actor) -> list[AuditEvent]:
         at = clock.utc_now()
         events = [
-            AuditEvent.by(actor, kind, at, run_id=run.run_id, payload=payload) for kind, payload in plan.changes
+            AuditEvent.by(actor, kind, at, run_id=run.run_id, payload=payload)
+            for kind, payload in plan.changes
         ]
         if run.next_sequence or run.lease_token:
             payload: dict[str, Any] = {"resume_from_index": plan.first_index, "executor": self.owner}

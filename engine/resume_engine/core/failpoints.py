@@ -1,7 +1,7 @@
 """Named places where a test can make the process die or pause.
 
-Switched on by `RESUME_ENGINE_FAILPOINT=name:nth[:action]`, action `kill` (default, SIGKILL) or `stop` (SIGSTOP).
-Without the variable a failpoint costs one comparison.
+Switched on by `RESUME_ENGINE_FAILPOINT=name:nth[:action]`, action `kill` (the default: SIGKILL) or `stop`
+(SIGSTOP). Without the variable a failpoint costs one comparison.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def _from_environment() -> tuple[str, int, signal.Signals] | None:
     name, _, rest = text.partition(":")
     nth, _, action = rest.partition(":")
     if name not in NAMES or not nth.isdigit() or action not in ("", "kill", "stop"):
-        raise SystemExit(f"RESUME_ENGINE_FAILPOINT={text!r}: expected NAME:NTH[:kill|stop], NAME one of {NAMES}")
+        raise SystemExit(
+            f"RESUME_ENGINE_FAILPOINT={text!r}: expected NAME:NTH[:kill|stop], NAME one of {NAMES}"
+        )
     return name, int(nth), signal.SIGSTOP if action == "stop" else signal.SIGKILL
 
 

@@ -65,7 +65,11 @@ def assert_may_continue(store: CheckpointStore, run: RunSummary, step: Step | No
         at,
         run_id=run.run_id,
         failure_key=failure.key,
-        payload={"executor": run.lease_owner, "step_index": failure.step_index, "step_name": failure.step_name},
+        payload={
+            "executor": run.lease_owner,
+            "step_index": failure.step_index,
+            "step_name": failure.step_name,
+        },
     )
     blocked = store.commit(RunChange(before=run, after=after, events=(event,)))
     raise ResumeBlockedError(blockers_of(blocked))
@@ -76,7 +80,9 @@ def _failure(
 ) -> Failure:
     since = in_flight.since if in_flight is not None else run.updated_at
     doubt = "its outcome is unknown" if in_flight is not None else "no step was under way"
-    message = f"Interrupted: {run.lease_owner} vanished, {doubt} (since {since.isoformat(timespec='seconds')})"
+    message = (
+        f"Interrupted: {run.lease_owner} vanished, {doubt} (since {since.isoformat(timespec='seconds')})"
+    )
     if lost:
         message += f"; {run.takeovers + 1} executors in a row vanished at this step"
     return Failure(

@@ -20,7 +20,7 @@ def new_owner() -> str:
 
 
 def is_gone(owner: str) -> bool:
-    """Return whether `owner` was a process of this machine that no longer runs; False when that cannot be told."""
+    """Return whether `owner` was a process of this machine and is no more; False when it cannot be told."""
     parts = owner.rsplit(":", 4)
     if len(parts) != 5 or not parts[1].isdigit():
         return False
@@ -40,7 +40,7 @@ def _machine() -> str:
 
 
 def _start_of(pid: int) -> str:
-    """Return when a process started, in clock ticks since boot; "gone" when there is none, "unknown" off Linux."""
+    """Return when a process started, in ticks since boot; "gone" if there is none, "unknown" off Linux."""
     if not Path("/proc/self/stat").exists():
         return "unknown"
     try:

@@ -92,6 +92,9 @@ class RunSummary:
     started_by: str | None = None
     initial_input_hash: str | None = None
     version: int = 0  # grows with every change; a write based on an older version is refused
+    change_id: str | None = (
+        None  # names the change that made this version, to find out whether it was written
+    )
 
     @property
     def is_interrupted(self) -> bool:

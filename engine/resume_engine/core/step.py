@@ -39,10 +39,13 @@ class Step:
     def __post_init__(self) -> None:
         check_step_name(self.name)
         if self.timeout is not None and not 0 < self.timeout < float("inf"):
-            raise InvalidValueError("timeout", f"of step {self.name!r} must be more than 0 s, found {self.timeout!r}")
+            raise InvalidValueError(
+                "timeout", f"of step {self.name!r} must be more than 0 s, found {self.timeout!r}"
+            )
         if self.on_interrupted not in ("retry", "gate"):
             raise InvalidValueError(
-                "on_interrupted", f"of step {self.name!r} must be retry or gate, found {self.on_interrupted!r}"
+                "on_interrupted",
+                f"of step {self.name!r} must be retry or gate, found {self.on_interrupted!r}",
             )
 
 

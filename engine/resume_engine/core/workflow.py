@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from resume_engine.core import clock
 from resume_engine.core.audit import EventType
-
 from resume_engine.core.errors import (
     InputMismatchError,
     InputNotSerializableError,

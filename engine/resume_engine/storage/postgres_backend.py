@@ -5,12 +5,16 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Interval, URL, create_engine, func, literal, make_url, text
+from sqlalchemy import URL, Connection, Interval, create_engine, func, literal, make_url, text
 from sqlalchemy.exc import IntegrityError
 
 from resume_engine.core.clock import as_utc
 from resume_engine.core.errors import InvalidValueError
-from resume_engine.storage.sql_store import SqlCheckpointStore
+from resume_engine.core.run_change import RunChange
+from resume_engine.core.run_summary import RunSummary
+from resume_engine.storage.driver import driver_connection
+from resume_engine.storage.sql_store import SqlCheckpointStore, moved_on
+from resume_engine.storage.step_append import PlainAppend
 
 _MIGRATION_LOCK_ID = 0x7265_7375_6D65  # "resume"
 
@@ -28,15 +32,24 @@ class PostgresCheckpointStore(SqlCheckpointStore):
     _reading_options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
     def __init__(self, database_url: str, *, check_schema: bool = True) -> None:
-        super().__init__(
-            create_engine(
-                postgres_url(database_url),
-                pool_size=10,
-                pool_pre_ping=True,
-                connect_args={"connect_timeout": 10, "application_name": "resume_engine"},
-            ),
-            check_schema=check_schema,
+        url = postgres_url(database_url)
+        connect = {"connect_timeout": 10, "application_name": "resume_engine"}
+        engine = create_engine(url, pool_size=10, pool_pre_ping=True, connect_args=connect)
+        # A step is one statement: without BEGIN, COMMIT and the pool's own round trips it is one round trip.
+        self._autocommitting = create_engine(
+            url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, connect_args=connect
         )
+        self._plain = PlainAppend(
+            engine.dialect,
+            placeholder="%s",
+            lease_end="clock_timestamp() + make_interval(secs => %s)",
+        )
+        super().__init__(engine, check_schema=check_schema)
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._autocommitting.dispose()
+        super().close()
 
     def _migration_lock(self, conn: Connection) -> None:
         conn.execute(text("SELECT pg_advisory_xact_lock(:id)"), {"id": _MIGRATION_LOCK_ID})
@@ -50,6 +63,15 @@ class PostgresCheckpointStore(SqlCheckpointStore):
         with self.reading() as conn:
             found = {name: conn.execute(text(f"SHOW {name}")).scalar_one() for name in _DURABLE_SETTINGS}
         return [f"{name} is off" for name, value in found.items() if value == "off"]
+
+    def _append_plain(self, change: RunChange, after: RunSummary) -> None:
+        statements = self._plain
+        values = statements.update_values(change, after, change.lease_seconds)
+        with driver_connection(self._autocommitting) as connection:
+            cursor = connection.cursor()
+            cursor.execute(statements.both, values + statements.insert_values(after.run_id, change))
+            if cursor.rowcount != 1:
+                raise moved_on(change)
 
     def database_now(self, plus_seconds: float = 0.0) -> Any:
         """Return the server's clock: the only one that all executors share."""

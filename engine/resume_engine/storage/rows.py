@@ -52,6 +52,7 @@ def summary_from_row(row: AnyRow) -> RunSummary:
         started_by=row.started_by,
         initial_input_hash=row.initial_input_hash,
         version=row.version,
+        change_id=row.change_id,
     )
 
 
@@ -111,6 +112,7 @@ def summary_values(run: RunSummary) -> dict[str, Any]:
         "status": run.status.value,
         "updated_at": run.updated_at,
         "version": run.version,
+        "change_id": run.change_id,
         "finished_at": run.finished_at,
         "initial_input_hash": run.initial_input_hash,
         "steps_completed": run.steps_completed,

@@ -72,6 +72,7 @@ runs = Table(
     Column("metadata_json", Text, nullable=False),
     Column("environment", String(16), nullable=False, server_default="dev"),
     Column("version", Integer, nullable=False, server_default="0"),
+    Column("change_id", String(32)),
     Column("started_by", String(255)),
     Column("finished_at", UtcDateTime),
     Column("initial_input_json", Text),

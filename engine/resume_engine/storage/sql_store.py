@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Engine, and_, false, func, insert, literal, or_, select, tuple_, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from resume_engine.core.actor import ENGINE_ACTOR, Actor
 from resume_engine.core.audit import AuditEvent, EventType
@@ -40,10 +41,13 @@ from resume_engine.core.step_record import (
 )
 from resume_engine.core.store import CheckpointStore
 from resume_engine.storage import rows
+from resume_engine.storage.driver import connection_was_lost
 from resume_engine.storage.schema import audit_events, decisions, runs, status_is, step_records
 from resume_engine.storage.schema_version import ensure_schema, upgrade
+from resume_engine.storage.step_append import is_plain
 
 _STEPS_PER_FETCH = 500
+_UNREACHABLE_SECONDS = 30.0
 
 
 class SqlCheckpointStore(CheckpointStore):
@@ -69,6 +73,10 @@ class SqlCheckpointStore(CheckpointStore):
 
     def _violated(self, error: IntegrityError) -> str:
         """Return the name of the violated unique key."""
+        raise NotImplementedError
+
+    def _append_plain(self, change: RunChange, after: RunSummary) -> None:
+        """Write a change that `step_append.is_plain` allows, in one transaction."""
         raise NotImplementedError
 
     def database_now(self, plus_seconds: float = 0.0) -> Any:
@@ -264,19 +272,46 @@ class SqlCheckpointStore(CheckpointStore):
         return rows.step_from_row(row) if row is not None else None
 
     def commit(self, change: RunChange) -> RunSummary:
-        """Write a change in one transaction and return the run with its new version."""
-        after = change.after.evolve(version=change.before.version + 1)
+        """Write a change in one transaction and return the run with its new version.
+
+        When the connection is lost in the middle, the change may have been written all the same: its id
+        tells. It is written again only when it was not, for up to half a minute.
+        """
+        after = change.after.evolve(version=change.before.version + 1, change_id=secrets.token_hex(8))
+        give_up = time.monotonic() + _UNREACHABLE_SECONDS
+        wait = 0.05
+        while True:
+            try:
+                self._write(change, after)
+                return after
+            except IntegrityError as error:
+                raise self._translated(change, error) from error
+            except DBAPIError as error:
+                if not connection_was_lost(error) or time.monotonic() > give_up:
+                    raise
+            time.sleep(wait)
+            wait = min(wait * 2, 2.0)
+            if self._is_written(after):
+                return after
+
+    def _write(self, change: RunChange, after: RunSummary) -> None:
+        if is_plain(change, after):
+            self._append_plain(change, after)
+            return
+        with self.writing() as conn:
+            _update_run_in_tx(conn, change, after, self.database_now)
+            if change.record is not None:
+                conn.execute(insert(step_records), rows.step_values(after.run_id, change.record))
+            for decision in change.decisions:
+                conn.execute(insert(decisions), rows.decision_values(decision))
+            _insert_events_in_tx(conn, change.events)
+
+    def _is_written(self, after: RunSummary) -> bool:
         try:
-            with self.writing() as conn:
-                _update_run_in_tx(conn, change, after, self.database_now)
-                if change.record is not None:
-                    conn.execute(insert(step_records), rows.step_values(after.run_id, change.record))
-                for decision in change.decisions:
-                    conn.execute(insert(decisions), rows.decision_values(decision))
-                _insert_events_in_tx(conn, change.events)
-        except IntegrityError as error:
-            raise self._translated(change, error) from error
-        return after
+            current = self.load_summary(after.run_id)
+        except DBAPIError:
+            return False  # still away: the next round finds out
+        return current is not None and current.change_id == after.change_id
 
     def load_workflow(self, run_id: str) -> Sequence[str]:
         """Return the step names a run was started with, empty when none were recorded."""
@@ -328,7 +363,9 @@ class SqlCheckpointStore(CheckpointStore):
         )
         query = (
             select(*rows.SUMMARY_COLUMNS)
-            .where(runs.c.status.in_([RunStatus.PAUSED.value, RunStatus.FAILED.value, RunStatus.RUNNING.value]))
+            .where(
+                runs.c.status.in_([RunStatus.PAUSED.value, RunStatus.FAILED.value, RunStatus.RUNNING.value])
+            )
             .where(or_(cleared, transient, interrupted), runs.c.blocked_by.is_(None))
             .where(runs.c.workflow_name.in_(workflow_names))
             .order_by(runs.c.updated_at)
@@ -388,7 +425,12 @@ def _update_run_in_tx(
         .values(values)
     )
     if written.rowcount != 1:
-        raise StaleRunError(after.run_id, f"version {change.before.version}", "a newer version")
+        raise moved_on(change)
+
+
+def moved_on(change: RunChange) -> StaleRunError:
+    """Return the error for a change that was based on an outdated version of its run."""
+    return StaleRunError(change.before.run_id, f"version {change.before.version}", "a newer version")
 
 
 def _insert_events_in_tx(conn: Connection, events: Sequence[AuditEvent]) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, String, URL, and_, create_engine, event, func, literal, make_url
+from sqlalchemy import URL, Connection, Engine, String, and_, create_engine, event, func, literal, make_url
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import QueuePool
 
 from resume_engine.core.clock import utc_now
 from resume_engine.core.errors import InvalidValueError
+from resume_engine.core.run_change import RunChange
+from resume_engine.core.run_summary import RunSummary
+from resume_engine.storage.driver import driver_connection
 from resume_engine.storage.schema import UtcDateTime
-from resume_engine.storage.sql_store import SqlCheckpointStore
+from resume_engine.storage.sql_store import SqlCheckpointStore, moved_on
+from resume_engine.storage.step_append import PlainAppend
 
 BUSY_TIMEOUT_SECONDS = 15.0
 _SYNCHRONOUS_FULL = 2
@@ -43,7 +47,9 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
         url = make_url(database_url)
         if url.get_backend_name() != "sqlite":
             raise InvalidValueError("database_url", f"expected sqlite:///..., found {url.drivername}://")
-        super().__init__(_create_engine(url), check_schema=check_schema)
+        engine = _create_engine(url)
+        self._plain = PlainAppend(engine.dialect, placeholder="?", lease_end="?")
+        super().__init__(engine, check_schema=check_schema)
 
     def _violated(self, error: IntegrityError) -> str:
         # SQLite names columns, not keys: the table above is the one place that reads its messages.
@@ -57,6 +63,23 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
             damage = conn.exec_driver_sql("PRAGMA integrity_check").scalars().all()
         found = [] if synchronous >= _SYNCHRONOUS_FULL else ["synchronous is below FULL"]
         return found + [f"integrity check: {line}" for line in damage if line != "ok"]
+
+    def _append_plain(self, change: RunChange, after: RunSummary) -> None:
+        statements = self._plain
+        lease_end = statements.moment(utc_now() + timedelta(seconds=change.lease_seconds or 0))
+        with driver_connection(self.engine) as connection:
+            cursor = connection.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            try:
+                cursor.execute(statements.update, statements.update_values(change, after, lease_end))
+                if cursor.rowcount != 1:
+                    raise moved_on(change)
+                cursor.execute(statements.insert, statements.insert_values(after.run_id, change))
+                cursor.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    cursor.execute("ROLLBACK")
+                raise
 
     def database_now(self, plus_seconds: float = 0.0) -> Any:
         """Return the clock of this host: a SQLite database is used from one host only."""

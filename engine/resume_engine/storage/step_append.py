@@ -16,19 +16,19 @@ from sqlalchemy.engine.interfaces import Dialect
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage import rows
-from resume_engine.storage.schema import UtcDateTime, runs, step_records
+from resume_engine.storage.schema import UtcDateTime, step_records
 
 _MOVED = (
     "updated_at",
     "version",
+    "change_id",
     "steps_completed",
     "next_sequence",
     "resume_from_index",
-    "lease_expires_at",
+    "in_flight_json",
+    "takeovers",
 )
-_RECORDED = tuple(
-    column.name for column in step_records.c if column.name not in ("id", "legacy_duplicate")
-)
+_RECORDED = tuple(column.name for column in step_records.c if column.name not in ("id", "legacy_duplicate"))
 
 
 def is_plain(change: RunChange, after: RunSummary) -> bool:
@@ -39,11 +39,15 @@ def is_plain(change: RunChange, after: RunSummary) -> bool:
         and not (change.events or change.decisions)
         and change.initial_input is None
         and change.metadata is None
+        and change.workflow is None
+        and change.lease_seconds is not None
         and before.failure is None
         and after.failure is None
         and before.status is after.status
         and not after.blocked_by
         and before.cleared_by is after.cleared_by
+        and before.retry_at is None
+        and after.retry_at is None
         and before.lease_owner == after.lease_owner
         and before.lease_token == after.lease_token
         and before.steps_total == after.steps_total
@@ -54,10 +58,13 @@ def is_plain(change: RunChange, after: RunSummary) -> bool:
 class PlainAppend:
     """Hold the statements of one dialect; `parameters` gives their values in order."""
 
-    def __init__(self, dialect: Dialect, placeholder: str) -> None:
-        self._dates = _date_columns(runs) | _date_columns(step_records)
+    def __init__(self, dialect: Dialect, *, placeholder: str, lease_end: str) -> None:
+        """Compile for a dialect; `lease_end` is the SQL for "so many seconds from now"."""
+        self._dates = _date_columns(step_records)
         self._convert = _date_converter(dialect)
-        moved = ", ".join(f"{name} = {placeholder}" for name in _MOVED)
+        moved = ", ".join(
+            [*(f"{name} = {placeholder}" for name in _MOVED), f"lease_expires_at = {lease_end}"]
+        )
         self.update = f"UPDATE runs SET {moved} WHERE run_id = {placeholder} AND version = {placeholder}"
         columns = ", ".join(f'"{name}"' for name in _RECORDED)
         values = ", ".join(placeholder for _ in _RECORDED)
@@ -68,19 +75,25 @@ class PlainAppend:
             f"INSERT INTO step_records ({columns}) SELECT {values} FROM moved"
         )
 
-    def update_values(self, change: RunChange, after: RunSummary) -> list[Any]:
-        """Return the values of `update`, in order."""
-        convert = self._convert
+    def update_values(self, change: RunChange, after: RunSummary, lease_end: Any) -> list[Any]:
+        """Return the values of `update`, in order; `lease_end` is what its placeholder stands for."""
         return [
-            convert(after.updated_at),
+            self._convert(after.updated_at),
             after.version,
+            after.change_id,
             after.steps_completed,
             after.next_sequence,
             after.resume_from_index,
-            convert(after.lease_expires_at),
+            rows.in_flight_text(after.in_flight),
+            after.takeovers,
+            lease_end,
             after.run_id,
             change.before.version,
         ]
+
+    def moment(self, moment: datetime) -> Any:
+        """Return a moment as the driver takes it."""
+        return self._convert(moment)
 
     def insert_values(self, run_id: str, change: RunChange) -> list[Any]:
         """Return the values of `insert`, in order."""
