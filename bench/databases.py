@@ -78,7 +78,7 @@ class Shelf:
             self._new_postgres(f"re_bench_{runs}")
         if self._press is None:
             print("  telling the stories", flush=True)
-            self._press = stamping.Press()
+            self._press = stamping.Press.of_everything()
         press = self._press
         store = open_store(url)
 

@@ -91,21 +91,31 @@ COLUMNS: dict[str, list[str]] = {
 
 
 class Press:
-    """Hold the stories as templates."""
+    """Hold the stories as templates: `stories` of every outcome, and `long_runs` with their ids and ages."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, stories: Sequence[Story], long_runs: Sequence[tuple[str, timedelta, Story]] = ()
+    ) -> None:
+        self._stories = {story.key: _Printed(story) for story in stories}
+        self._long = [(run_id, age, _Printed(story)) for run_id, age, story in long_runs]
+        told = {story.key[0] for story in stories}
+        self._workflows = [workflow for workflow in WORKFLOWS if workflow.name in told]
+
+    @classmethod
+    def of_everything(cls) -> Press:
+        """Tell all stories and return them as templates; takes half a minute."""
         teller = StoryTeller()
-        self._stories = {story.key: _Printed(story) for story in teller.tell_all()}
-        self._long = [
-            (RUN_OF_1000, timedelta(hours=26), _Printed(teller.tell_long(1_000, Outcome.BLOCKED))),
-            (RUN_OF_10000, timedelta(days=3), _Printed(teller.tell_long(10_000, Outcome.BLOCKED))),
+        long_runs = [
+            (RUN_OF_1000, timedelta(hours=26), teller.tell_long(1_000, Outcome.BLOCKED)),
+            (RUN_OF_10000, timedelta(days=3), teller.tell_long(10_000, Outcome.BLOCKED)),
         ]
+        return cls(teller.tell_all(), long_runs)
 
     def print_runs(self, count: int, now: datetime, *, seed: int = 1) -> Iterator[Stamped]:
         """Yield `count` runs in order of their start."""
         rng = random.Random(seed)
-        weights = [workflow.weight for workflow in WORKFLOWS]
-        names = [workflow.name for workflow in WORKFLOWS]
+        weights = [workflow.weight for workflow in self._workflows]
+        names = [workflow.name for workflow in self._workflows]
         planned: list[tuple[datetime, str, _Printed]] = []
         for run_id, age, printed in self._long:
             planned.append((now - age, run_id, printed))
