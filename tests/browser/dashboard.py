@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import ConsoleMessage, Locator, Page, Response
 
 # The browser reports every refusal of the server as an error; the tests look at refusals themselves.
-_EXPECTED = re.compile(r"Failed to load resource: the server responded with a status of 4\d\d")
+_EXPECTED = re.compile(r"the server responded with a status of 4\d\d|Response Status Error Code 4\d\d")
 
 
 class Dashboard:
