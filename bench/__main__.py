@@ -1,12 +1,13 @@
-"""Print the benchmark tables: `python -m bench [--quick] [--only NAME]`."""
+"""Print the benchmark tables: `python -m bench [--quick] [--only NAME] [--match TEXT] [--no-postgres]`."""
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 
-from bench import queries
-from bench.databases import shelf
+from bench import pages, queries, steps
+from bench.databases import Shelf, shelf
 
 SIZES = (2_000, 200_000)
 QUICK_SIZES = (2_000, 20_000)
@@ -16,19 +17,24 @@ QUICK_ROUNDS = 10
 
 def main() -> None:
     """Build what is missing, measure, print."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Print the benchmark tables.")
     parser.add_argument("--quick", action="store_true", help="20,000 runs instead of 200,000, fewer rounds")
-    parser.add_argument("--only", choices=["queries"], help="print this table alone")
-    parser.add_argument("--match", default="", help="only questions whose name contains this")
+    parser.add_argument("--only", choices=["pages", "steps", "queries"], help="print this table alone")
+    parser.add_argument("--match", default="", help="only pages or questions whose name contains this")
     parser.add_argument("--no-postgres", action="store_true", help="measure SQLite alone")
     options = parser.parse_args()
     sizes = QUICK_SIZES if options.quick else SIZES
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
+    tables: dict[str, Callable[[Shelf], str]] = {
+        "pages": lambda found: pages.report(found, sizes, rounds, options.match),
+        "steps": lambda found: steps.report(found, rounds),
+        "queries": lambda found: queries.report(found, sizes, rounds, options.match),
+    }
     started = time.perf_counter()
     with shelf(with_postgres=not options.no_postgres) as databases:
-        if options.only == "queries":
-            print(queries.report(databases, sizes, rounds, options.match))
-    print(f"\n{time.perf_counter() - started:.0f} s in all")
+        for name in [options.only] if options.only else ["pages", "steps"]:
+            print(f"{tables[name](databases)}\n", flush=True)
+    print(f"{time.perf_counter() - started:.0f} s in all")
 
 
 if __name__ == "__main__":

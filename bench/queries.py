@@ -73,7 +73,9 @@ def cases(data: Dataset) -> dict[str, Call]:
     )
     found["workflow names"] = read.workflow_names
     found["count blocked"] = read.count_blocked
-    found["count states 7 d"] = lambda: read.count_states(NOW - timedelta(days=7), NOW)
+    found["count states 7 d"] = lambda: read.count_states(
+        NOW - timedelta(days=7), NOW, hourly_from=NOW - timedelta(hours=23)
+    )
     found["failure causes 7 d"] = lambda: read.failure_causes(NOW - timedelta(days=7))
     found["queue"] = read.list_blocked
     found["queue action"] = lambda: read.list_blocked(action=GateAction.PROD_RESUME_ACK)

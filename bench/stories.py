@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Table, select
 
-from bench.workflows import BACKFILL, ENVIRONMENTS, EXECUTORS, PEOPLE, WORKFLOWS, failure
+from bench.workflows import BACKFILL, ENVIRONMENTS, EXECUTORS, PEOPLE, WORKFLOWS, Workflow, failure
 from resume_engine.core import clock
 from resume_engine.core.decisions import DecisionKind, DecisionRequest, decide
 from resume_engine.core.engine import ResumeEngine
@@ -70,17 +70,15 @@ class StoryTeller:
         self._clock = clock.ManualClock(STORY_TIME)
         self._store = SQLiteCheckpointStore("sqlite:///:memory:")
 
-    def tell_all(self) -> list[Story]:
+    def tell_all(self, workflows: Sequence[Workflow] = WORKFLOWS) -> list[Story]:
         """Return a story for every workflow, environment and outcome that can happen there."""
-        told = []
         with clock.replaced_by(self._clock):
-            for workflow in WORKFLOWS:
-                for environment, _ in ENVIRONMENTS:
-                    told += [
-                        self._tell(workflow.name, workflow.steps, environment, outcome)
-                        for outcome in possible(environment)
-                    ]
-        return told
+            return [
+                self._tell(workflow.name, workflow.steps, environment, outcome)
+                for workflow in workflows
+                for environment, _ in ENVIRONMENTS
+                for outcome in possible(environment)
+            ]
 
     def tell_long(self, steps: int, outcome: Outcome) -> Story:
         """Return the story of a run with very many steps."""

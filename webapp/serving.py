@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import signal
+import socket
 from types import FrameType
 from typing import Any
 
@@ -13,34 +13,40 @@ from waitress import create_server
 from webapp.settings import Settings
 
 THREADS = 16
+BACKLOG = 128
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class PortTakenError(Exception):
-    """Another program listens there already."""
+    """The port is not ours to listen on."""
 
 
-def serve(app: Flask, settings: Settings) -> None:
-    """Answer requests until SIGTERM or Ctrl+C; raise `PortTakenError` when the port is in use."""
+def listen(settings: Settings) -> socket.socket:
+    """Take the port, before anything is promised to anybody; raise `PortTakenError` when it is not free."""
+    host = settings.host.strip("[]")
     try:
-        server = create_server(
-            app,
-            host=settings.host.strip("[]"),
-            port=settings.port,
-            threads=THREADS,
-            ident=None,
-            # Flask refuses larger bodies with a page that says so; this is the far wall.
-            max_request_body_size=10_000_000,
-            # Without a proxy in front these headers are anybody's word; with one the app counts the hops.
-            clear_untrusted_proxy_headers=settings.proxy_hops == 0,
-        )
+        family, *_, address = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as problem:
-        if problem.errno in (errno.EADDRINUSE, errno.EACCES):
-            raise PortTakenError(
-                f"Port {settings.port} of {settings.host} cannot be used ({problem.strerror}). "
-                "Choose another one with --port (or PORT)."
-            ) from problem
-        raise
+        raise PortTakenError(
+            f"Port {settings.port} of {settings.host} cannot be used ({problem.strerror}). "
+            "Choose another one with --port (or PORT)."
+        ) from problem
+
+
+def serve(app: Flask, settings: Settings, listening: socket.socket | None = None) -> None:
+    """Answer requests until SIGTERM or Ctrl+C, on a socket of `listen` or a new one."""
+    server = create_server(
+        app,
+        sockets=[listening or listen(settings)],
+        threads=THREADS,
+        backlog=BACKLOG,
+        ident=None,
+        # Flask refuses larger bodies with a page that says so; this is the far wall.
+        max_request_body_size=10_000_000,
+        # Without a proxy in front these headers are anybody's word; with one the app counts the hops.
+        clear_untrusted_proxy_headers=settings.proxy_hops == 0,
+    )
     before = {number: signal.signal(number, _stop) for number in STOP_SIGNALS}
     try:
         server.run()  # returns after a stop signal, when the running requests are answered

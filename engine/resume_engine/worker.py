@@ -164,7 +164,7 @@ class Worker:
         try:
             logger.info("%s: resuming run %s (%s)", self.name, run.run_id, run.workflow_name)
             steps = self._workflows[run.workflow_name]
-            # Another worker may have resumed it since, and it may have failed again: its wait starts anew then.
+            # Another worker may have resumed it since, and it may have failed again: then it waits anew.
             self._engine.resume(run.run_id, steps, actor=self._actor, if_version=run.version)
         except TAKEN as reason:
             logger.debug("%s: run %s is not taken: %s", self.name, run.run_id, reason)

@@ -110,7 +110,12 @@ class Maker:
         self.set_gates(
             approved,
             approvals={
-                "1:1": {"granted": True, "approved_by": "olga@example.com", "approved_at": now(), "note": None}
+                "1:1": {
+                    "granted": True,
+                    "approved_by": "olga@example.com",
+                    "approved_at": now(),
+                    "note": None,
+                }
             },
         )
         # 10: acknowledged in prod, resumed, failed again: the old acknowledgement must not open the new gate.

@@ -69,7 +69,7 @@ def end_all_sessions() -> ResponseReturnValue:
 
 def _password_form() -> PasswordForm:
     return PasswordForm(
-        personal=(current_user.email.partition("@")[0], current_user.display_name),
+        personal=(current_user.email, *current_user.email.split("@"), current_user.display_name),
         needs_current=current_user.has_password,
     )
 

@@ -45,7 +45,7 @@ def add() -> ResponseReturnValue:
     return _link_page(accounts.create_link(person.user_id, Purpose.INVITE, actor=actor))
 
 
-@blueprint.post("/<int:user_id>/role")
+@blueprint.post("/<int(max=2147483647):user_id>/role")
 @requires(Permission.USERS_MANAGE)
 def change_role(user_id: int) -> ResponseReturnValue:
     """Give somebody another role; their sessions end at once."""
@@ -60,7 +60,7 @@ def change_role(user_id: int) -> ResponseReturnValue:
     )
 
 
-@blueprint.post("/<int:user_id>/disable")
+@blueprint.post("/<int(max=2147483647):user_id>/disable")
 @requires(Permission.USERS_MANAGE)
 def disable(user_id: int) -> ResponseReturnValue:
     """Close an account; its sessions and links end at once."""
@@ -72,7 +72,7 @@ def disable(user_id: int) -> ResponseReturnValue:
     )
 
 
-@blueprint.post("/<int:user_id>/enable")
+@blueprint.post("/<int(max=2147483647):user_id>/enable")
 @requires(Permission.USERS_MANAGE)
 def enable(user_id: int) -> ResponseReturnValue:
     """Open an account again."""
@@ -84,7 +84,7 @@ def enable(user_id: int) -> ResponseReturnValue:
     )
 
 
-@blueprint.post("/<int:user_id>/sign-out")
+@blueprint.post("/<int(max=2147483647):user_id>/sign-out")
 @requires(Permission.USERS_MANAGE)
 def sign_out(user_id: int) -> ResponseReturnValue:
     """End somebody's sessions."""
@@ -96,7 +96,7 @@ def sign_out(user_id: int) -> ResponseReturnValue:
     )
 
 
-@blueprint.post("/<int:user_id>/link")
+@blueprint.post("/<int(max=2147483647):user_id>/link")
 @requires(Permission.USERS_MANAGE)
 def create_link(user_id: int) -> ResponseReturnValue:
     """Make a new sign-in link and show it, once."""

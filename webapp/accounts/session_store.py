@@ -177,10 +177,10 @@ class SessionStore:
             conn.execute(delete(login_attempts).where(login_attempts.c.attempt_id == latest))
 
     def record_failure(self, email: str, address: str | None, reason: str) -> None:
-        """Write the event of a failed sign-in."""
+        """Write the event of a failed sign-in; what is no email may be a password in the wrong field."""
         event = AuditEvent(
             event_type=EventType.AUTH_SIGN_IN_FAILED.value,
-            actor=email,
+            actor=email if "@" in email else "unknown",
             role="none",
             channel=Channel.DASHBOARD.value,
             created_at=clock.utc_now(),

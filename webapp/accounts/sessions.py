@@ -6,6 +6,7 @@ written for them. The two never mix: signing in makes a new id and a new form to
 
 from __future__ import annotations
 
+import copy
 import logging
 import secrets
 from datetime import timedelta
@@ -85,7 +86,7 @@ class ServerSessions(SessionInterface):
                 failed.failure = problem
                 return failed
             if loaded is not None:
-                found = BrowserSession(loaded[0].data)
+                found = BrowserSession(copy.deepcopy(loaded[0].data))  # compared with the record at the end
                 found.bind(*loaded)
                 return found
         visitor = self._visitor(request)

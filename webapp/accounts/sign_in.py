@@ -51,7 +51,7 @@ def submit() -> ResponseReturnValue:
     wait = services().sessions.reserve_attempt(scopes)
     if wait is not None:
         logger.warning(
-            "sign-in attempt refused for %.0f s: %r from %s", wait.total_seconds(), email, request.remote_addr
+            "sign-in attempt refused for %.0f s, from %s", wait.total_seconds(), request.remote_addr
         )
         return _too_many(form, math.ceil(wait.total_seconds()))
     person = _verify(email, form.password.data or "")

@@ -99,11 +99,11 @@ class AccountStore:
         """Change a role and end the person's sessions; False when they have it already."""
         now = clock.utc_now()
         with self._store.writing() as conn:
-            before = _locked_person(conn, user_id)
+            before, others = _locked_with_admins(conn, user_id)
             if before.role == checked_role(role):
                 return False
             if role is not Role.ADMIN:
-                _keep_an_admin(conn, before)
+                _keep_an_admin(before, others)
             conn.execute(update(users).where(users.c.user_id == user_id).values(role=role.value))
             end_sessions_in_tx(conn, user_id, now)
             payload = {"email": before.email, "role": role.value, "role_before": before.role}
@@ -114,10 +114,10 @@ class AccountStore:
         """Close an account, its sessions and its links; False when it is closed already."""
         now = clock.utc_now()
         with self._store.writing() as conn:
-            person = _locked_person(conn, user_id)
+            person, others = _locked_with_admins(conn, user_id)
             if person.disabled_at is not None:
                 return False
-            _keep_an_admin(conn, person)
+            _keep_an_admin(person, others)
             conn.execute(update(users).where(users.c.user_id == user_id).values(disabled_at=now))
             end_sessions_in_tx(conn, user_id, now)
             _end_links(conn, user_id, now)
@@ -257,16 +257,22 @@ def _locked_person(conn: Connection, user_id: int) -> Person:
     return Person.from_row(row)
 
 
-def _keep_an_admin(conn: Connection, person: Person) -> None:
-    """Raise `AccountError` if nobody but `person` could administrate afterwards."""
-    if person.role != Role.ADMIN or person.disabled_at is not None:
-        return
-    # Two administrators who remove each other at once take turns here.
-    admins = (
-        select(users.c.user_id)
-        .where(users.c.role == Role.ADMIN.value, users.c.disabled_at.is_(None))
-        .order_by(users.c.user_id)
-        .with_for_update()
-    )
-    if not [row for row in conn.execute(admins) if row.user_id != person.user_id]:
+def _locked_with_admins(conn: Connection, user_id: int) -> tuple[Person, bool]:
+    """Return a person, and whether somebody else could administrate without them.
+
+    Everybody concerned is locked in one order: two administrators who remove each other at once take
+    turns, and neither waits for the other for ever.
+    """
+    is_admin = (users.c.role == Role.ADMIN.value) & users.c.disabled_at.is_(None)
+    locked = select(users).where((users.c.user_id == user_id) | is_admin).order_by(users.c.user_id)
+    people = [Person.from_row(row) for row in conn.execute(locked.with_for_update())]
+    person = next((found for found in people if found.user_id == user_id), None)
+    if person is None:
+        raise AccountError("There is no such person.")
+    others = [p for p in people if p.user_id != user_id and p.role == Role.ADMIN and p.is_active]
+    return person, bool(others)
+
+
+def _keep_an_admin(person: Person, others: bool) -> None:
+    if person.role == Role.ADMIN and person.is_active and not others:
         raise AccountError(LAST_ADMIN)

@@ -17,7 +17,7 @@ from webapp.accounts.store import AccountStore
 from webapp.cli.actor import command_line_actor
 from webapp.cli.address import address_of
 from webapp.logs import configure as configure_logs
-from webapp.serving import PortTakenError, serve
+from webapp.serving import PortTakenError, listen, serve
 from webapp.settings import Settings, SettingsError, is_loopback
 
 
@@ -40,14 +40,15 @@ def dashboard(ctx: click.Context, database: str | None, host: str | None, port: 
     settings = read_settings(DATABASE_URL=database, HOST=host, PORT=port)
     if named:
         refuse_missing_file(settings.database_url)
-    with open_store(settings.database_url) as store:
+    try:
+        listening = listen(settings)
+    except PortTakenError as problem:
+        raise click.ClickException(one_line(str(problem))) from problem
+    with listening, open_store(settings.database_url) as store:
         app = create_app(settings, store=store)
         configure_logs(settings.log_level)
         _introduce(settings, store, with_link=named)
-        try:
-            serve(app, settings)
-        except PortTakenError as problem:
-            raise click.ClickException(str(problem)) from problem
+        serve(app, settings, listening)
     click.echo("Stopped.")
 
 

@@ -105,12 +105,14 @@ class LiveTraffic:
             thread.join(timeout)
 
     def _keep_starting(self) -> None:
-        while not self._stop.wait(self._rng.uniform(*SECONDS_BETWEEN_RUNS)):
+        while not self._stop.is_set():
             try:
+                story = self._next_story()
                 if self._slots.acquire(blocking=False):
-                    self._start_run(self._next_story())
-            except Exception:
+                    self._start_run(story)
+            except Exception:  # for example a database that is busy: the next one may start
                 logger.warning("no run could be started", exc_info=True)
+            self._stop.wait(self._rng.uniform(*SECONDS_BETWEEN_RUNS))
 
     def _next_story(self) -> Story:
         crowded = sum(waiting.count for waiting in self._queries.count_blocked()) >= OPEN_GATES_MOST

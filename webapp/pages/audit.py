@@ -81,7 +81,7 @@ def export(format_name: str) -> ResponseReturnValue:
             current_actor(),
             EventType.AUDIT_EXPORTED,
             now,
-            payload={"format": format_name, "filter": {n: t for n, t in address.filters.items() if t}},
+            payload={"what": f"events.{format_name}", "filter": {n: t for n, t in address.filters.items() if t}},
         )
     )
     lines, content_type = FORMATS[format_name]

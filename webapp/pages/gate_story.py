@@ -69,8 +69,8 @@ def _still_blocked(run: RunSummary, failure_key: str) -> bool:
 def _after_clearing(run: RunSummary, failure_key: str, aftermath: Aftermath, now: datetime) -> Story:
     lines: list[StoryLine] = []
     if aftermath.resumed is not None:
-        who = aftermath.resumed.payload.get("executor") or aftermath.resumed.actor
-        lines.append(StoryLine(text=f"Resumed by {who}", at=aftermath.resumed.created_at))
+        text = f"Resumed by {aftermath.resumed.actor}"
+        lines.append(StoryLine(text=text, at=aftermath.resumed.created_at))
     retried = next(
         (a for a in aftermath.attempts if a.step_index == int(failure_key.partition(":")[0])), None
     )

@@ -10,9 +10,9 @@ from datetime import datetime
 
 from resume_engine.core.errors import InvalidValueError, ResumeBlockedError, RunFinishedError
 from resume_engine.core.payload import as_recorded
-from resume_engine.core.run import FINISHED_STATUSES, RunStatus
+from resume_engine.core.run import FINISHED_STATUSES, Run, RunStatus
 from resume_engine.core.run_summary import RunSummary, blockers_of, cleared
-from resume_engine.core.step import check_step_name
+from resume_engine.core.step import check_step_name, check_text
 from resume_engine.core.step_record import StepRecord
 
 _HASH_CHARACTERS = 64
@@ -43,6 +43,13 @@ def with_status(run: RunSummary, status: RunStatus, at: datetime) -> RunSummary:
         lease_expires_at=None,
         in_flight=(),
     )
+
+
+def check_run(run: Run) -> None:
+    """Raise `InvalidValueError` naming the field when a run cannot be kept as it is."""
+    check_text("run_id", run.run_id, 36)
+    check_text("workflow_name", run.workflow_name, 255)
+    _check_object("metadata", run.metadata)
 
 
 def check_record(record: StepRecord) -> None:

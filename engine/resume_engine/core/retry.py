@@ -82,7 +82,7 @@ def _retry_after(exc: BaseException) -> float | None:
     wish = getattr(exc, "retry_after", None)
     if wish is None:
         headers = getattr(getattr(exc, "response", None), "headers", None)
-        wish = headers.get("Retry-After") if hasattr(headers, "get") else None
+        wish = headers.get("Retry-After") if headers is not None and hasattr(headers, "get") else None
     try:
         seconds = float(wish) if wish is not None else None
     except (TypeError, ValueError):

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from resume_engine.core.payload import storable
 from resume_engine.core.resume_gates import GateAction, ResumeBlocker, blockers_for, required_actions
 from resume_engine.core.run import Environment, RunStatus
 from resume_engine.core.step_record import FailureClassification, StepKind, StepRecord
@@ -195,7 +196,7 @@ def failure_of(record: StepRecord, *, attempts: int) -> Failure:
         sequence=record.sequence,
         classification=record.failure_classification or FailureClassification.PERMANENT,
         error_type=record.error_type,
-        message=record.error_message or "",
+        message=storable(record.error_message or ""),
         failed_at=record.timestamp,
         attempts=attempts,
     )

@@ -62,7 +62,7 @@ class Stretch:
 def blocked_query(found: Sequence[Condition], stretch: Stretch) -> Select[Any]:
     """Return the statement for runs that wait for a person, in the order in which they began to wait."""
     query = select(*rows.SUMMARY_COLUMNS).where(runs.c.blocked_by.is_not(None), *found)
-    return _by(stretch.cut(query, runs.c.blocked_since, runs.c.run_id), "ix_runs_blocked_since")
+    return by_index(stretch.cut(query, runs.c.blocked_since, runs.c.run_id), "ix_runs_blocked_since")
 
 
 def list_query(wanted: RunFilter, stretch: Stretch) -> Select[Any]:
@@ -122,7 +122,7 @@ def _id_walk(
     if not few_ids:
         return _walk(wanted, (condition,), stretch, columns)
     query = select(*columns).where(condition, *conditions(wanted, clock.utc_now()))
-    return _by(stretch.cut(query, runs.c.created_at, runs.c.run_id), _ID_KEY)
+    return by_index(stretch.cut(query, runs.c.created_at, runs.c.run_id), _ID_KEY)
 
 
 def _begins_with(search: str, starts_with: StartsWith) -> Condition:
@@ -135,7 +135,7 @@ def _walk(
     wanted: RunFilter, extra: Sequence[Condition], stretch: Stretch, columns: Sequence[Any]
 ) -> Select[Any]:
     query = select(*columns).where(*conditions(wanted, clock.utc_now()), *extra)
-    return _by(stretch.cut(query, runs.c.created_at, runs.c.run_id), _index_for(wanted))
+    return by_index(stretch.cut(query, runs.c.created_at, runs.c.run_id), _index_for(wanted))
 
 
 def _index_for(wanted: RunFilter) -> str:
@@ -151,5 +151,6 @@ def _index_for(wanted: RunFilter) -> str:
     return "ix_runs_environment_created" if wanted.environment is not None else "ix_runs_created"
 
 
-def _by(query: Select[Any], index: str) -> Select[Any]:
+def by_index(query: Select[Any], index: str) -> Select[Any]:
+    """Return `query` with the index of `runs` named that SQLite is to use."""
     return query.with_hint(runs, f"INDEXED BY {index}", _HINTED)

@@ -12,11 +12,12 @@ from sqlalchemy import Select, func, literal, select, text
 
 from resume_engine.core.decisions import Decision
 from resume_engine.core.resume_gates import GateAction
-from resume_engine.core.run import Environment, RunStatus
-from resume_engine.core.run_summary import RunState, RunSummary
+from resume_engine.core.run import Environment
+from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import FailureClassification, StepKind, StepStatus
 from resume_engine.storage import rows
 from resume_engine.storage.keyset import Cursor, Page, cut_page
+from resume_engine.storage.run_counts import StateCount, Stretches, count_states
 from resume_engine.storage.run_filter import (
     CAUSE_CHARACTERS,
     Condition,
@@ -61,15 +62,6 @@ class BlockedCount:
     environment: Environment
     count: int
     oldest: datetime
-
-
-@dataclass(frozen=True, kw_only=True)
-class StateCount:
-    """How many runs created in one hour (UTC) are in a state now."""
-
-    hour: datetime
-    state: RunState
-    count: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,23 +199,16 @@ class RunQueries:
             found = [rows.summary_from_row(row) for row in conn.execute(blocked_query(wanted, stretch))]
         return cut_page(found, cursor, limit, lambda run: (run.blocked_since or run.created_at, run.run_id))
 
-    def count_states(self, since: datetime, now: datetime) -> list[StateCount]:
-        """Return how many runs created since then are in each state, by hour of creation."""
-        hour = self._store.hour_of(runs.c.created_at).label("hour")
-        blocked = runs.c.blocked_by.is_not(None).label("blocked")
-        expired = func.coalesce(runs.c.lease_expires_at < now, False).label("expired")
-        query = (
-            select(hour, runs.c.status, blocked, expired, func.count())
-            .where(runs.c.created_at >= since)
-            .group_by(hour, runs.c.status, blocked, expired)
-        )
+    def count_states(
+        self, since: datetime, now: datetime, *, hourly_from: datetime | None = None
+    ) -> list[StateCount]:
+        """Return how many runs created since then are in each state, by hour of creation.
+
+        What was created before `hourly_from` is counted as one, under the first hour: that is cheaper.
+        """
+        stretches = Stretches.between(since, now, hourly_from)
         with self._store.reading() as conn:
-            found = conn.execute(query).all()
-        totals: dict[tuple[datetime, RunState], int] = {}
-        for at, status, is_blocked, is_expired, count in found:
-            key = (self._store.parse_hour(at), _state(status, bool(is_blocked), bool(is_expired)))
-            totals[key] = totals.get(key, 0) + count
-        return [StateCount(hour=h, state=s, count=n) for (h, s), n in sorted(totals.items())]
+            return count_states(conn, stretches, now, self._store.hour_of, self._store.parse_hour)
 
     def failure_causes(self, since: datetime, *, limit: int = 8) -> list[FailureCause]:
         """Return the commonest causes among current failures of runs created since then."""
@@ -373,7 +358,10 @@ def _behind(columns: Sequence[Any], run_id: str, after: int, only_failed: bool) 
         .where(step_records.c.run_id == run_id, step_records.c.sequence > after)
         .order_by(step_records.c.sequence, step_records.c.legacy_duplicate)
     )
-    return query.where(status_is(StepStatus.FAILED)) if only_failed else query
+    if not only_failed:
+        return query
+    query = query.where(status_is(StepStatus.FAILED))
+    return query.with_hint(step_records, "INDEXED BY ix_step_records_failed", "sqlite")
 
 
 def _attempt_from_row(row: Any) -> AttemptMark:
@@ -418,13 +406,3 @@ def step_view_from_row(row: Any) -> StepView:
         output_preview=row.output_preview,
         output_size=row.output_size,
     )
-
-
-def _state(status: str, blocked: bool, expired: bool) -> RunState:
-    if blocked:
-        return RunState.BLOCKED
-    if status == RunStatus.PAUSED:
-        return RunState.CLEARED
-    if status == RunStatus.RUNNING and expired:
-        return RunState.INTERRUPTED
-    return RunState(status)

@@ -27,7 +27,7 @@ from resume_engine.core.errors import (
 from resume_engine.core.execution import assert_open
 from resume_engine.core.lease import assert_idle
 from resume_engine.core.open_failures import after_record
-from resume_engine.core.outside_writes import check_record, is_same_write, with_status
+from resume_engine.core.outside_writes import check_record, check_run, is_same_write, with_status
 from resume_engine.core.payload import encode, is_storable
 from resume_engine.core.run import Run, RunStatus
 from resume_engine.core.run_change import RunChange
@@ -48,6 +48,7 @@ from resume_engine.storage.step_append import is_plain
 
 _STEPS_PER_FETCH = 500
 _UNREACHABLE_SECONDS = 30.0
+_RUN_ID_KEYS = ("pk_runs", "runs_pkey")  # as SQLite's table of names has it, and as PostgreSQL named it
 
 
 class SqlCheckpointStore(CheckpointStore):
@@ -131,6 +132,7 @@ class SqlCheckpointStore(CheckpointStore):
 
     def create_run(self, run: Run, *, actor: Actor = ENGINE_ACTOR) -> None:
         """Write a new run and its `run.started` event; raise `RunExistsError` if the id is taken."""
+        check_run(run)
         event = AuditEvent.by(
             actor,
             EventType.RUN_STARTED,
@@ -143,6 +145,8 @@ class SqlCheckpointStore(CheckpointStore):
                 conn.execute(insert(runs).values(rows.run_values(run, actor.name)))
                 _insert_events_in_tx(conn, (event,))
         except IntegrityError as error:
+            if self._violated(error) not in _RUN_ID_KEYS:
+                raise
             raise RunExistsError(run.run_id) from error
 
     def get_run(self, run_id: str) -> Run | None:
@@ -170,6 +174,7 @@ class SqlCheckpointStore(CheckpointStore):
         before = self.load_summary(run.run_id)
         if before is None:
             raise RunNotFoundError(run.run_id)
+        check_run(run)
         after = with_status(before, run.status, utc_now())
         event = AuditEvent.by(
             ENGINE_ACTOR,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from http.cookiejar import CookieJar
 from pathlib import Path
 
@@ -23,6 +25,16 @@ from webapp.demo.command import demo
 
 ROOT = Path(__file__).resolve().parents[3]
 LINK = re.compile(r"^  (\w+) +\S.*?(http://\S+/login/link/\S+)$", re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """Undo what the command, called in this process, does to the log."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 def free_port() -> int:

@@ -26,7 +26,7 @@ from webapp.demo.plan import DEMO_RUN_IDS
 from webapp.demo.workflows import ALL
 from webapp.demo.workflows.definition import DemoStep, State, playable
 
-SECONDS_TO_FILL = 60.0
+SECONDS_TO_FILL = 120.0
 """Ample: it takes about seven seconds on two free cores, and the tests share theirs."""
 
 

@@ -22,7 +22,7 @@ from webapp.demo.people import OPERATOR
 from webapp.demo.plan import DEMO_RUN_IDS, STEADY, WAITING
 from webapp.demo.workflows import BILLING
 
-SECONDS_TO_RESUME = 5.0
+SECONDS_TO_RESUME = 20.0
 """The demo promises a second or two; the tests share their cores."""
 
 

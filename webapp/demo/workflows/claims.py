@@ -28,7 +28,6 @@ CLAIMS = DemoWorkflow(
             permanent(
                 "policy number has no match in POLCORE: neither in force nor lapsed",
                 "Broker had transposed two digits; alias added in POLCORE.",
-                KeyError,
             ),
         ),
         step(

@@ -22,7 +22,7 @@ _RATE_LIMIT = transient("CRM answered 429: daily limit of the sandbox reached, r
 _SCHEMA = permanent(
     "field 'region__c' is unknown: the CRM's schema has changed",
     "Mapping updated: region__c is sales_region now.",
-    KeyError,
+    ValueError,
 )
 
 

@@ -81,12 +81,12 @@ def _mark_duplicates(conn: Connection, steps: Any, completed_keys: set[str]) -> 
     duplicates = []
     for step in steps:
         completed = step.status in COMPLETED_STATUSES
+        # Of equal sequences all but the first are marked, so that the order of the trace stays that of 0.2.0.
         if step.sequence in sequences or (completed and step.idempotency_key in completed_keys):
             duplicates.append(step.id)
-            continue
-        sequences.add(step.sequence)
-        if completed:
+        elif completed:
             completed_keys.add(step.idempotency_key)
+        sequences.add(step.sequence)
     if duplicates:
         conn.execute(
             update(step_records)
