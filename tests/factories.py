@@ -21,6 +21,7 @@ from resume_engine.core.idempotency import generate_idempotency_key, generate_ru
 from resume_engine.core.lease import Lease
 from resume_engine.core.permissions import Role
 from resume_engine.core.run import Run, RunStatus
+from resume_engine.core.run_change import RunChange
 from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
 from resume_engine.storage import rows
 from resume_engine.storage.schema import runs as runs_table
@@ -230,9 +231,8 @@ class RunFactory:
     def _hold(self, run_id: str, *, seconds: float, of: int) -> None:
         summary = self.store.load_summary(run_id)
         assert summary is not None
-        Lease(self.store, self.engine.owner, seconds).take(
-            summary, steps_total=of, initial_input={}, event=None
-        )
+        lease = Lease(self.store, self.engine.owner, seconds, exclusive=True)
+        lease.take(RunChange(before=summary, after=summary.evolve(steps_total=of)))
 
 
 def _record(run_id: str, index: int, start: datetime) -> StepRecord:

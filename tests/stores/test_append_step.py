@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 
@@ -19,6 +18,8 @@ from resume_engine.core.errors import (
 )
 from resume_engine.core.lease import Lease
 from resume_engine.core.run import RunStatus
+from resume_engine.core.run_change import RunChange
+from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.stores.changes import completed, failed, new_run, summary
@@ -102,8 +103,12 @@ def test_a_finished_run_takes_nothing(store: SqlCheckpointStore) -> None:
         store.append_step("run-1", completed(0))
 
 
+def take(store: SqlCheckpointStore, run: RunSummary) -> RunSummary:
+    return Lease(store, "worker-1", 60, exclusive=True).take(RunChange(before=run, after=run))
+
+
 def test_a_run_that_someone_executes_takes_nothing_from_others(store: SqlCheckpointStore) -> None:
-    Lease(store, "worker-1", 60).take(new_run(store), steps_total=2, initial_input={}, event=None)
+    take(store, new_run(store))
     with pytest.raises(RunBusyError, match="worker-1"):
         store.append_step("run-1", completed(0))
 
@@ -170,7 +175,7 @@ def test_of_many_at_once_each_sequence_is_taken_once(store: SqlCheckpointStore) 
 
 
 def test_the_time_of_the_lease_decides_not_its_owner(store: SqlCheckpointStore) -> None:
-    held = Lease(store, "worker-1", 60).take(new_run(store), steps_total=2, initial_input={}, event=None)
-    store.renew_lease("run-1", "worker-1", held.lease_token, utc_now() - timedelta(seconds=1))
+    held = take(store, new_run(store))
+    store.renew_lease("run-1", "worker-1", held.lease_token, 0)
     store.append_step("run-1", completed(0))
     assert summary(store).next_sequence == 1

@@ -125,9 +125,9 @@ def test_every_write_takes_its_turn_at_once() -> None:
     """A deferred transaction that turns into a writer fails at once with SQLITE_BUSY_SNAPSHOT."""
     with open_store("sqlite:///:memory:") as store:
         seen = statements_of(store)
-        run = store.commit(change(new_run(store), completed(0)))
+        store.commit(change(new_run(store), completed(0)))
         store.append_event(event())
-        store.renew_lease("run-1", "x", 1, run.created_at)
+        store.renew_lease("run-1", "x", 1, 30)
         store.get_run("run-1")
         writes = ("INSERT", "UPDATE", "DELETE")
         begun = ""

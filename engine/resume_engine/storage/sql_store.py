@@ -373,7 +373,7 @@ class SqlCheckpointStore(CheckpointStore):
             )
             .where(or_(cleared, transient, interrupted), runs.c.blocked_by.is_(None))
             .where(runs.c.workflow_name.in_(workflow_names))
-            .order_by(runs.c.updated_at)
+            .order_by(runs.c.updated_at, runs.c.run_id)
             .limit(limit)
         )
         with self.reading() as conn:
