@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from resume_engine.core.clock import as_utc
 from resume_engine.core.errors import InvalidValueError
+from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 _MIGRATION_LOCK_ID = 0x7265_7375_6D65  # "resume"
@@ -27,7 +28,9 @@ class PostgresCheckpointStore(SqlCheckpointStore):
     # READ COMMITTED would show every statement of a transaction another state of the database.
     _reading_options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
-    def __init__(self, database_url: str, *, check_schema: bool = True) -> None:
+    def __init__(
+        self, database_url: str, *, check_schema: bool = True, codec: PayloadCodec | None = None
+    ) -> None:
         super().__init__(
             create_engine(
                 postgres_url(database_url),
@@ -36,6 +39,7 @@ class PostgresCheckpointStore(SqlCheckpointStore):
                 connect_args={"connect_timeout": 10, "application_name": "resume_engine"},
             ),
             check_schema=check_schema,
+            codec=codec,
         )
 
     def _migration_lock(self, conn: Connection) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import QueuePool
 
 from resume_engine.core.errors import InvalidValueError
+from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 BUSY_TIMEOUT_SECONDS = 15.0
@@ -36,12 +37,16 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
     """
 
     def __init__(
-        self, database_url: str = "sqlite:///resume_engine.db", *, check_schema: bool = True
+        self,
+        database_url: str = "sqlite:///resume_engine.db",
+        *,
+        check_schema: bool = True,
+        codec: PayloadCodec | None = None,
     ) -> None:
         url = make_url(database_url)
         if url.get_backend_name() != "sqlite":
             raise InvalidValueError("database_url", f"expected sqlite:///..., found {url.drivername}://")
-        super().__init__(_create_engine(url), check_schema=check_schema)
+        super().__init__(_create_engine(url), check_schema=check_schema, codec=codec)
 
     def _violated(self, error: IntegrityError) -> str:
         # SQLite names columns, not keys: the table above is the one place that reads its messages.
