@@ -285,8 +285,8 @@ def _record_refusal(store: CheckpointStore, request: DecisionRequest, refusal: D
 def gates_view(decisions: Sequence[Decision]) -> Mapping[str, Any]:
     """Return decisions in the shape in which 0.2.0 kept them in `run.metadata["gates"]`.
 
-    Empty when there are none. Beside 0.2.0's fields `approvals` keeps every approval by failure key
-    and `prod_resume_ack` says which failure it acknowledged.
+    Empty when there are none. Beside 0.2.0's fields `approvals` and `prod_resume_acks` keep every decision
+    by failure key, and `prod_resume_ack` says which failure it acknowledged.
     """
     view: dict[str, Any] = {}
     for decision in sorted(decisions, key=lambda d: d.decided_at):
@@ -304,13 +304,15 @@ def gates_view(decisions: Sequence[Decision]) -> Mapping[str, Any]:
         elif decision.kind is DecisionKind.COMPENSATION:
             view.setdefault("compensations", {})[decision.failure_key] = _compensation_view(decision, at)
         elif decision.kind is DecisionKind.PROD_RESUME_ACK:
-            view["prod_resume_ack"] = {
+            entry = {
                 "granted": True,
                 "failure_key": decision.failure_key,
                 "acknowledged_by": decision.actor,
                 "acknowledged_at": at,
                 "note": decision.note,
             }
+            view["prod_resume_ack"] = entry
+            view.setdefault("prod_resume_acks", {})[decision.failure_key] = entry
     return view
 
 

@@ -93,8 +93,8 @@ def plan(
     completed step has another name than the step given for its index, or has none; `InputMismatchError`
     when `initial_input` differs from the recorded one.
     """
-    if start_index is not None and not 0 <= start_index <= len(steps):
-        raise InvalidValueError("start_index", f"must be from 0 to {len(steps)}, found {start_index}")
+    if start_index is not None:
+        _check_start_index(start_index, len(steps))
     outputs: dict[int, State] = {}
     first_input: State | None = None
     if run.next_sequence and run.steps_total is not None and run.steps_total != len(steps):
@@ -117,6 +117,11 @@ def plan(
         outputs=outputs,
         retry_input=retry_input,
     )
+
+
+def _check_start_index(value: object, highest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
+        raise InvalidValueError("start_index", f"must be a whole number from 0 to {highest}, found {value!r}")
 
 
 def _check_name(run: RunSummary, index: int, recorded: str, steps: Sequence[Step]) -> None:
