@@ -74,7 +74,13 @@ def from_json(decoded: Any) -> Any:
 
 
 def as_json(data: Any) -> Any:
-    """Return `data` with JSON values only: itself, or its envelope."""
+    """Return `data` itself when JSON can hold it, else its envelope."""
+    if not _looks_like_envelope(data):
+        try:
+            json.dumps(data)  # with NaN, which records of 0.2.0 may hold
+            return data
+        except TypeError:
+            pass
     return json.loads(dumps(data))
 
 
