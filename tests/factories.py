@@ -180,7 +180,10 @@ class RunFactory:
         # Step by step the engine would take a transaction each, which is slow in this number.
         records = [_record(run.run_id, index, start) for index in range(count - 1 if fail_last else count)]
         with self.store.writing() as conn:
-            conn.execute(insert(step_records), [rows.step_values(run.run_id, record) for record in records])
+            conn.execute(
+                insert(step_records),
+                [rows.step_values(run.run_id, record, self.store.codec) for record in records],
+            )
             conn.execute(
                 update(runs_table)
                 .where(runs_table.c.run_id == run.run_id)

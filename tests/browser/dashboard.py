@@ -90,6 +90,18 @@ class Dashboard:
             for node in problem["nodes"]
         ]
 
+    def problems_on_all_screens(self) -> list[str]:
+        """Return what axe finds in light and dark, on a desk and on a phone, and what does not fit there."""
+        found = []
+        for width, scheme in ((1280, "light"), (1280, "dark"), (390, "dark"), (390, "light")):
+            self.page.set_viewport_size({"width": width, "height": 844})
+            self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            where = f"{width} px, {scheme}: "
+            found += [where + problem for problem in self.accessibility_problems()]
+            if self.overflow():
+                found.append(f"{where}{self.overflow()} px too wide")
+        return found
+
     def overflow(self) -> int:
         """Return by how many pixels the page is wider than the screen."""
         wider: int = self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
@@ -101,7 +113,7 @@ def _first_message(node: dict[str, Any]) -> str:
 
 
 class Traffic:
-    """Count what a page loads: `with`-less, from its making on; bytes as they went over the wire."""
+    """Count what a page loads from now on; bytes as they go over the wire."""
 
     def __init__(self, page: Page) -> None:
         self.requests: list[str] = []

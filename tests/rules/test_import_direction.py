@@ -22,7 +22,7 @@ ALLOWED = {
     "resume_engine.cli": {"core", "storage", "adapters", "worker", "cli"},
 }
 # The words the rest of the engine speaks in: they know nothing but each other.
-RECORDS = {"actor", "clock", "errors", "idempotency", "permissions", "run", "step_record"}
+RECORDS = {"actor", "clock", "codec", "errors", "idempotency", "permissions", "run", "step_record"}
 # Decided without a store, a clock or a random number in reach.
 PURE_RULES = {"failure_classifier", "resume_gates", "run_summary"}
 
@@ -31,6 +31,7 @@ FOREIGN = {
     "alembic": {"storage"},
     "click": {"cli"},
     "crewai": {"adapters"},
+    "cryptography": {"storage"},
     "httpx": {"storage"},
     "langgraph": {"adapters"},
     "langchain_core": {"adapters"},
@@ -38,7 +39,7 @@ FOREIGN = {
     "sqlalchemy": {"storage"},
 }
 # Optional packages of the engine: a bare install does not have them, so they are imported when needed.
-LAZY = {"crewai", "httpx", "langchain_core", "langgraph", "psycopg2"}
+LAZY = {"crewai", "cryptography", "httpx", "langchain_core", "langgraph", "psycopg2"}
 
 
 def modules(folder: Path) -> list[Path]:

@@ -20,6 +20,7 @@ RUNS, STEPS_OF_THE_LONG_RUN, EVENTS = 6_000, 2_000, 6_000
 BIG_TABLES = ("runs", "step_records", "audit_events")
 
 Row = dict[str, Any]
+_MANY = 400
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,11 @@ class Sent:
 
     def problems(self) -> list[str]:
         """Return what makes this statement slower when the tables grow."""
+        scans = {table: (f"SCAN {table}\n", f"Seq Scan {table}") for table in BIG_TABLES}
         found = [
-            f"reads all of {t}"
-            for t in BIG_TABLES
-            if f"SCAN {t}\n" in self.plan or f"Seq Scan {t}" in self.plan
+            f"reads all of {table}" for table, words in scans.items() if any(w in self.plan for w in words)
         ]
-        if "TEMP B-TREE FOR ORDER BY" in self.plan or "Sort" in self.plan:
+        if "TEMP B-TREE FOR ORDER BY" in self.plan or "sorts many" in self.plan:
             found.append("sorts what it found")
         return found
 
@@ -81,7 +81,11 @@ def _plan(conn: Any, sql: str, parameters: Any) -> str:
 
 
 def _nodes(node: Row) -> Iterator[str]:
-    yield " ".join(str(node[k]) for k in ("Node Type", "Relation Name", "Index Name") if k in node)
+    words = [str(node[key]) for key in ("Node Type", "Relation Name", "Index Name") if key in node]
+    # PostgreSQL may well sort a handful of rows that one look-up finds.
+    if node["Node Type"] == "Sort" and node["Plan Rows"] > _MANY:
+        words.append("sorts many")
+    yield " ".join(words)
     for part in node.get("Plans", ()):
         yield from _nodes(part)
 
@@ -91,7 +95,7 @@ def fill(store: SqlCheckpointStore) -> None:
     tables: list[tuple[Table, list[Row]]] = [
         (runs, [_run(number) for number in range(RUNS)]),
         (step_records, [_step(number) for number in range(STEPS_OF_THE_LONG_RUN)]),
-        (step_records, [_step(0, run_id=_run_id(number)) for number in range(RUNS)]),
+        (step_records, [_step(0, run_id=_run_id(number)) for number in range(1, RUNS)]),
         (audit_events, [_event(number) for number in range(EVENTS)]),
         (decisions, [_decision(number) for number in range(0, RUNS, 40)]),
     ]
@@ -101,6 +105,8 @@ def fill(store: SqlCheckpointStore) -> None:
     if store.engine.dialect.name == "postgresql":
         with store.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as conn:
             conn.execute(text("VACUUM ANALYZE"))
+            conn.execute(text(f'ALTER DATABASE "{store.engine.url.database}" SET random_page_cost = 1.1'))
+        store.engine.dispose()
 
 
 def _run_id(number: int) -> str:
@@ -150,7 +156,7 @@ def _step(sequence: int, *, run_id: str = LONG_RUN) -> Row:
         "status": "failed" if failed else "completed",
         "idempotency_key": f"{run_id}{sequence:028}"[:64],
         "timestamp": NOW + timedelta(seconds=sequence),
-        "sequence": sequence if run_id == LONG_RUN else sequence + 10_000,
+        "sequence": sequence,
     }
 
 
@@ -164,7 +170,7 @@ def _event(number: int) -> Row:
         "actor": f"person_{number % 9}",
         "role": "operator",
         "channel": "dashboard",
-        "payload_json": "{}",
+        "payload_json": json.dumps({"padding": "x" * 1_500}),
         "created_at": NOW - timedelta(minutes=(EVENTS - number) * 5),
     }
 

@@ -222,7 +222,7 @@ def test_the_worker_looks_at_no_run_that_completed(filled: SqlCheckpointStore) -
 def test_every_combination_of_filters_walks_an_index_on_sqlite(
     sqlite_filled: SqlCheckpointStore, analyzed: bool
 ) -> None:
-    """The statements name their index: one that could not serve them would be an error here, not for a reader."""
+    """The statements name their index: one that could not serve them fails here, not for a reader."""
     if analyzed:
         with sqlite_filled.writing() as conn:
             conn.execute(text("ANALYZE"))

@@ -5,13 +5,13 @@ Library, pages, command line and API call `decide`; nothing else writes a decisi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from resume_engine.core import codec
 from resume_engine.core.actor import Actor
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.clock import utc_now
@@ -143,7 +143,7 @@ def _check_result(request: DecisionRequest) -> None:
     if not isinstance(request.result, dict):
         raise DecisionInputError("result", 'must be a JSON object, for example {"refund_id": "r-1"}')
     try:
-        size = len(json.dumps(request.result, allow_nan=False))
+        size = len(codec.dumps(request.result))
     except (TypeError, ValueError, RecursionError) as problem:
         raise DecisionInputError("result", f"is not JSON: {problem}") from problem
     if size > RESULT_MAX_CHARACTERS:
@@ -252,7 +252,7 @@ def _decision(request: DecisionRequest, key: str, at: datetime) -> Decision:
 def _event(decision: Decision, actor: Actor) -> AuditEvent:
     payload: dict[str, Any] = {}
     if decision.result is not None:
-        payload["result"] = decision.result
+        payload["result"] = codec.as_json(decision.result)
     if decision.step_sequence is not None:
         payload["step_sequence"] = decision.step_sequence
     return AuditEvent.by(
@@ -285,8 +285,8 @@ def _record_refusal(store: CheckpointStore, request: DecisionRequest, refusal: D
 def gates_view(decisions: Sequence[Decision]) -> Mapping[str, Any]:
     """Return decisions in the shape in which 0.2.0 kept them in `run.metadata["gates"]`.
 
-    Empty when there are none. Beside 0.2.0's fields `approvals` keeps every approval by failure key
-    and `prod_resume_ack` says which failure it acknowledged.
+    Empty when there are none. Beside 0.2.0's fields `approvals` and `prod_resume_acks` keep every decision
+    by failure key, and `prod_resume_ack` says which failure it acknowledged.
     """
     view: dict[str, Any] = {}
     for decision in sorted(decisions, key=lambda d: d.decided_at):
@@ -304,22 +304,28 @@ def gates_view(decisions: Sequence[Decision]) -> Mapping[str, Any]:
         elif decision.kind is DecisionKind.COMPENSATION:
             view.setdefault("compensations", {})[decision.failure_key] = _compensation_view(decision, at)
         elif decision.kind is DecisionKind.PROD_RESUME_ACK:
-            view["prod_resume_ack"] = {
+            entry = {
                 "granted": True,
                 "failure_key": decision.failure_key,
                 "acknowledged_by": decision.actor,
                 "acknowledged_at": at,
                 "note": decision.note,
             }
+            view["prod_resume_ack"] = entry
+            view.setdefault("prod_resume_acks", {})[decision.failure_key] = entry
     return view
 
 
 def _compensation_view(decision: Decision, at: str) -> dict[str, Any]:
     if decision.step_sequence is not None:
-        return {"completed_at": at, "step_sequence": decision.step_sequence, "output": decision.result}
+        return {
+            "completed_at": at,
+            "step_sequence": decision.step_sequence,
+            "output": codec.as_json(decision.result),
+        }
     return {
         "completed_at": at,
-        "result": decision.result or {},
+        "result": codec.as_json(decision.result or {}),
         "note": decision.note,
         "recorded_externally": True,
     }

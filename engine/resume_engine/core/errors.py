@@ -25,6 +25,9 @@ ResumeEngineError
 │   ├── FailureMovedOnError          the failure shown is not the run's current one
 │   ├── DecisionNotAllowedError      the role may not decide
 │   └── DecisionInputError (InvalidValueError)  a note, reason or confirmation is missing or wrong
+├── PayloadError                     a stored payload cannot be read
+│   ├── PayloadLockedError           it is encrypted, and the key is not here
+│   └── PayloadUnreadableError       it is damaged, or of a newer release
 └── SchemaError                      the database schema does not fit this release
     ├── SchemaOutdatedError
     └── SchemaTooNewError
@@ -258,6 +261,30 @@ class DecisionNotAllowedError(DecisionError):
 
 class DecisionInputError(DecisionError, InvalidValueError):
     """Report a missing or wrong note, reason, result or confirmation."""
+
+
+class PayloadError(ResumeEngineError):
+    """Base of the reasons why a stored payload cannot be read or written."""
+
+
+class PayloadLockedError(PayloadError):
+    """Report an encrypted payload whose key is not here; nothing was written."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"The payload is encrypted: {reason}. "
+            "Start with RESUME_ENGINE_ENCRYPTION_KEYS set to the keys of this database."
+        )
+
+
+class PayloadUnreadableError(PayloadError):
+    """Report a stored payload that no codec of this release can read."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"A stored payload cannot be read: {reason}. "
+            "Install the release that wrote it, or restore a backup."
+        )
 
 
 class SchemaError(ResumeEngineError):

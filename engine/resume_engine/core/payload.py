@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
+
+from resume_engine.core import codec
 
 
 def encode(data: Any) -> str:
-    """Return `data` as JSON text; raise TypeError, ValueError or RecursionError for what JSON cannot hold."""
-    return json.dumps(data, allow_nan=False)
+    """Return `data` as JSON text; raise TypeError, ValueError or RecursionError for what cannot be kept."""
+    return codec.dumps(data)
 
 
 def storable(text: str) -> str:
     """Return text that every database accepts: no NUL, no lone surrogates."""
-    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+    clean = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+    return text if clean == text else clean
 
 
 def is_storable(text: str) -> bool:
@@ -23,5 +25,5 @@ def is_storable(text: str) -> bool:
 
 def as_recorded(data: dict[str, Any]) -> dict[str, Any]:
     """Return what a record will hold of `data`, so that a first run sees what a resumed one would."""
-    decoded: dict[str, Any] = json.loads(encode(data))
+    decoded: dict[str, Any] = codec.loads(codec.dumps(data))
     return decoded

@@ -141,6 +141,6 @@ def _decided_actions(gates: dict[str, Any], key: str) -> set[GateAction]:
         decided.add(GateAction.COMPENSATION)
     ack = gates.get("prod_resume_ack") or {}
     # 0.2.0 acknowledged without a failure key, which opened every later failure: that counts no more.
-    if ack.get("granted") and ack.get("failure_key") == key:
+    if key in (gates.get("prod_resume_acks") or {}) or (ack.get("granted") and ack.get("failure_key") == key):
         decided.add(GateAction.PROD_RESUME_ACK)
     return decided

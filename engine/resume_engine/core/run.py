@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from resume_engine.core.clock import as_utc, utc_now
+from resume_engine.core.codec import as_json, from_json
 from resume_engine.core.errors import UnknownEnvironmentError
 from resume_engine.core.step_record import StepKind, StepRecord
 
@@ -92,14 +93,14 @@ class Run:
             "environment": self.environment.value,
             "created_at": self.created_at.isoformat(),
             "updated_at": self.updated_at.isoformat(),
-            "metadata": self.metadata,
+            "metadata": _metadata_as_json(self.metadata),
             "steps": [step.to_dict() for step in self.steps],
         }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Run:
         """Read a run written by `to_dict` of this or of the 0.2.0 release."""
-        metadata = data.get("metadata") or {}
+        metadata = _metadata_from_json(data.get("metadata") or {})
         environment = data.get("environment") or metadata.get("environment") or Environment.DEV
         return cls(
             run_id=data["run_id"],
@@ -115,6 +116,19 @@ class Run:
     def audit_trace(self) -> str:
         """Return the deterministic audit trace of the run."""
         return "\n".join(trace_lines(self.run_id, self.workflow_name, self.steps))
+
+
+def _metadata_as_json(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata with JSON values only; the view of the decisions stays where clients look for it."""
+    kept = {name: value for name, value in metadata.items() if name != "gates"}
+    gates = {"gates": metadata["gates"]} if "gates" in metadata else {}
+    written: dict[str, Any] = as_json(kept)
+    return written | gates
+
+
+def _metadata_from_json(data: dict[str, Any]) -> dict[str, Any]:
+    kept: dict[str, Any] = from_json({name: value for name, value in data.items() if name != "gates"})
+    return kept | ({"gates": data["gates"]} if "gates" in data else {})
 
 
 def open_failures(records: Iterable[StepRecord]) -> list[StepRecord]:

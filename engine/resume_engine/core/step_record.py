@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from resume_engine.core.clock import as_utc, utc_now
+from resume_engine.core.codec import as_json, from_json
 from resume_engine.core.idempotency import canonical_json
 
 COMPENSATION_PREFIX = "__compensate__"
@@ -97,9 +98,9 @@ class StepRecord:
         return {
             "step_name": self.step_name,
             "step_index": self.step_index,
-            "input_data": self.input_data,
+            "input_data": as_json(self.input_data),
             "input_hash": self.input_hash,
-            "output_data": self.output_data,
+            "output_data": as_json(self.output_data),
             "status": self.status.value,
             "idempotency_key": self.idempotency_key,
             "timestamp": self.timestamp.isoformat(),
@@ -122,9 +123,9 @@ class StepRecord:
         return cls(
             step_name=data["step_name"],
             step_index=data["step_index"],
-            input_data=data["input_data"],
+            input_data=from_json(data["input_data"]),
             input_hash=data["input_hash"],
-            output_data=data.get("output_data"),
+            output_data=from_json(data.get("output_data")),
             status=StepStatus(data["status"]),
             idempotency_key=data["idempotency_key"],
             timestamp=as_utc(datetime.fromisoformat(data["timestamp"])),

@@ -107,8 +107,8 @@ def plan(store: CheckpointStore, run: RunSummary, steps: Sequence[Step], given: 
     allows the change (completed steps must be the same in any case); `InputMismatchError` likewise.
     """
     start_index = given.start_index
-    if start_index is not None and not 0 <= start_index <= len(steps):
-        raise InvalidValueError("start_index", f"must be from 0 to {len(steps)}, found {start_index}")
+    if start_index is not None:
+        _check_start_index(start_index, len(steps))
     names = tuple(step.name for step in steps)
     changes = _workflow_changes(store, run, names, given.allow_workflow_change)
     outputs: dict[int, State] = {}
@@ -167,6 +167,11 @@ def _check_count(run: RunSummary, names: tuple[str, ...]) -> None:
         raise WorkflowMismatchError(
             run.run_id, run.resume_from_index, f"{run.steps_total} steps in all", f"{len(names)} steps"
         )
+
+
+def _check_start_index(value: object, highest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
+        raise InvalidValueError("start_index", f"must be a whole number from 0 to {highest}, found {value!r}")
 
 
 def _check_name(run: RunSummary, index: int, recorded: str, steps: Sequence[Step]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, literal, select, tuple_, union_all
 
 from resume_engine.core.audit import AuditEvent, EventType, step_event
-from resume_engine.storage import rows
+from resume_engine.storage import previews
 from resume_engine.storage.schema import audit_events
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
@@ -48,7 +48,7 @@ class AuditQueries:
         forwards = after is not None
         query = _page(wanted, after if forwards else before, limit + 1, descending=not forwards)
         with self._store.reading() as conn:
-            found = [rows.event_from_row(row) for row in conn.execute(query)]
+            found = [previews.event(row, self._store.codec) for row in conn.execute(query)]
         page = found[:limit]
         if forwards:
             page.reverse()
@@ -60,7 +60,7 @@ class AuditQueries:
         # Nearly every event is of such a kind, so that walking all of them ends soon.
         query = _walk(EventFilter(), (audit_events.c.event_type.in_(kinds),), limit, descending=True)
         with self._store.reading() as conn:
-            return [rows.event_from_row(row) for row in conn.execute(query)]
+            return [previews.event(row, self._store.codec) for row in conn.execute(query)]
 
     def stream(self, wanted: EventFilter) -> Iterator[AuditEvent]:
         """Yield stored events, oldest first, a few hundred in memory at a time."""
@@ -68,7 +68,7 @@ class AuditQueries:
         while True:
             query = _page(wanted, last, _EVENTS_PER_FETCH, descending=False)
             with self._store.reading() as conn:
-                found = [rows.event_from_row(row) for row in conn.execute(query)]
+                found = [previews.event(row, self._store.codec) for row in conn.execute(query)]
             yield from found
             if len(found) < _EVENTS_PER_FETCH:
                 return
@@ -77,7 +77,9 @@ class AuditQueries:
     def stream_run(self, run_id: str) -> Iterator[AuditEvent]:
         """Yield all events of a run by time, the derived `step.recorded` among the stored ones."""
         stored = self.stream(EventFilter(run_id=run_id))
-        derived = (step_event(run_id, record) for record in self._store.iter_steps(run_id))
+        derived = (
+            previews.masked_event(step_event(run_id, record)) for record in self._store.iter_steps(run_id)
+        )
         yield from _merged(stored, derived)
 
 

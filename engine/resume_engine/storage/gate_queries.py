@@ -16,7 +16,8 @@ from resume_engine.core.decisions import Decision
 from resume_engine.core.errors import InvalidValueError
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import COMPLETED_STATUSES, StepKind
-from resume_engine.storage import rows
+from resume_engine.storage import previews, rows
+from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.run_queries import (
     PREVIEW_CHARACTERS,
     STEP_VIEW_COLUMNS,
@@ -89,8 +90,8 @@ class GateQueries:
         if row is None:
             return None
         decided = part(row, _DECISION)
-        found = [rows.decision_from_row(decided)] if decided.decision_id is not None else []
-        return case_from_row(row, None, found)
+        found = [previews.decision(decided, self._store.codec)] if decided.decision_id is not None else []
+        return case_from_row(row, None, found, self._store.codec)
 
     def load_case(self, run_id: str, failure_key: str | None = None) -> Case | None:
         """Return one failure event of a run, the current one by default, or None; two statements.
@@ -102,13 +103,14 @@ class GateQueries:
             row = conn.execute(case_query(sequence).where(runs.c.run_id == run_id).limit(1)).one_or_none()
             if row is None:
                 return None
-            case_found = case_from_row(row, failure_key, ())
+            case_found = case_from_row(row, failure_key, (), self._store.codec)
             found = conn.execute(
                 select(decisions)
                 .where(decisions.c.run_id == run_id, decisions.c.failure_key == case_found.failure_key)
                 .order_by(decisions.c.decision_id)
             ).all()
-        return case_from_row(row, failure_key, [rows.decision_from_row(r) for r in found])
+        decided = [previews.decision(r, self._store.codec) for r in found]
+        return case_from_row(row, failure_key, decided, self._store.codec)
 
     def load_aftermath(self, run_id: str, sequence: int, since: datetime) -> Aftermath:
         """Return the first resume after `since` and the attempts behind `sequence`; two statements."""
@@ -130,8 +132,8 @@ class GateQueries:
             event = conn.execute(resumed).one_or_none()
             found = conn.execute(attempts).all()
         return Aftermath(
-            resumed=rows.event_from_row(event) if event is not None else None,
-            attempts=[step_view_from_row(row) for row in found],
+            resumed=previews.event(event, self._store.codec) if event is not None else None,
+            attempts=[step_view_from_row(row, self._store.codec) for row in found],
         )
 
     def decided_since(self, since: datetime, *, limit: int = 50) -> list[Decided]:
@@ -147,8 +149,8 @@ class GateQueries:
             found = conn.execute(query).all()
         return [
             Decided(
-                decision=rows.decision_from_row(part(row, _DECISION)),
-                run=rows.summary_from_row(row),
+                decision=previews.decision(part(row, _DECISION), self._store.codec),
+                run=previews.run(row, self._store.codec),
             )
             for row in found
         ]
@@ -156,19 +158,19 @@ class GateQueries:
 
 def case_query(sequence: Any) -> Select[Any]:
     earlier = (
-        select(step_records.c.output_json)
+        select(previews.beginning(step_records.c.output_json, PREVIEW_CHARACTERS))
         .where(step_records.c.run_id == runs.c.run_id, step_records.c.sequence < sequence)
         .where(step_records.c.kind == StepKind.STEP.value, step_records.c.status.in_(COMPLETED_STATUSES))
         .order_by(step_records.c.sequence.desc())
         .limit(1)
         .correlate(runs)
-        .scalar_subquery()
     )
+    size = earlier.with_only_columns(func.length(step_records.c.output_json))
     return select(
         *rows.SUMMARY_COLUMNS,
         *labelled(STEP_VIEW_COLUMNS, _STEP),
-        func.substr(earlier, 1, PREVIEW_CHARACTERS).label("last_output"),
-        func.length(earlier).label("last_output_size"),
+        earlier.scalar_subquery().label("last_output"),
+        size.scalar_subquery().label("last_output_size"),
     ).select_from(
         runs.outerjoin(
             step_records,
@@ -177,15 +179,18 @@ def case_query(sequence: Any) -> Select[Any]:
     )
 
 
-def case_from_row(row: Any, failure_key: str | None, decided: Sequence[Decision]) -> Case:
-    run = rows.summary_from_row(row)
+def case_from_row(
+    row: Any, failure_key: str | None, decided: Sequence[Decision], codec: PayloadCodec
+) -> Case:
+    run = previews.run(row, codec)
+    output, size = previews.json_start(codec, row.last_output, row.last_output_size, PREVIEW_CHARACTERS)
     step = part(row, _STEP)
     return Case(
         run=run,
         failure_key=failure_key or (run.failure.key if run.failure else None),
-        failed=step_view_from_row(step) if step.sequence is not None else None,
-        last_output=row.last_output,
-        last_output_size=row.last_output_size,
+        failed=step_view_from_row(step, codec) if step.sequence is not None else None,
+        last_output=output,
+        last_output_size=size,
         decisions=decided,
     )
 

@@ -8,6 +8,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from resume_engine.core.errors import InvalidValueError
+from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 DEFAULT_DATABASE_URL = "sqlite:///resume_engine.db"
@@ -17,10 +18,13 @@ DATABASE_ERRORS = (SQLAlchemyError,)
 """What a database that is away, damaged or refuses raises; `describe_database_error` puts it into words."""
 
 
-def open_store(database_url: str, *, check_schema: bool = True) -> SqlCheckpointStore:
+def open_store(
+    database_url: str, *, check_schema: bool = True, codec: PayloadCodec | None = None
+) -> SqlCheckpointStore:
     """Return a SQLite or PostgreSQL store; raise `InvalidValueError` for any other URL.
 
-    Without `check_schema` the schema is neither created nor checked: for upgrading and verifying only.
+    `codec` says how payloads are kept, else `RESUME_ENGINE_ENCRYPTION_KEYS` does. Without `check_schema`
+    the schema is neither created nor checked: for upgrading and verifying only.
     """
     try:
         backend = make_url(database_url).get_backend_name()
@@ -29,11 +33,11 @@ def open_store(database_url: str, *, check_schema: bool = True) -> SqlCheckpoint
     if backend == "sqlite":
         from resume_engine.storage.sqlite_backend import SQLiteCheckpointStore
 
-        return SQLiteCheckpointStore(database_url, check_schema=check_schema)
+        return SQLiteCheckpointStore(database_url, check_schema=check_schema, codec=codec)
     if backend in ("postgres", "postgresql"):
         from resume_engine.storage.postgres_backend import PostgresCheckpointStore
 
-        return PostgresCheckpointStore(database_url, check_schema=check_schema)
+        return PostgresCheckpointStore(database_url, check_schema=check_schema, codec=codec)
     raise InvalidValueError(
         "DATABASE_URL",
         f"{backend} is not supported; use sqlite:///file.db or postgresql+psycopg2://user@host/db",

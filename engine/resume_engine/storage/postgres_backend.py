@@ -13,6 +13,7 @@ from resume_engine.core.errors import InvalidValueError
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.driver import driver_connection
+from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.sql_store import SqlCheckpointStore, moved_on
 from resume_engine.storage.step_append import PlainAppend
 
@@ -31,11 +32,13 @@ class PostgresCheckpointStore(SqlCheckpointStore):
     # READ COMMITTED would show every statement of a transaction another state of the database.
     _reading_options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 
-    def __init__(self, database_url: str, *, check_schema: bool = True) -> None:
+    def __init__(
+        self, database_url: str, *, check_schema: bool = True, codec: PayloadCodec | None = None
+    ) -> None:
         url = postgres_url(database_url)
         connect = {"connect_timeout": 10, "application_name": "resume_engine"}
         engine = create_engine(url, pool_size=10, pool_pre_ping=True, connect_args=connect)
-        # A step is one statement: without BEGIN, COMMIT and the pool's own round trips it is one round trip.
+        # A step is one statement; without BEGIN, COMMIT and the pool's questions it is one round trip.
         self._autocommitting = create_engine(
             url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, connect_args=connect
         )
@@ -44,7 +47,7 @@ class PostgresCheckpointStore(SqlCheckpointStore):
             placeholder="%s",
             lease_end="clock_timestamp() + make_interval(secs => %s)",
         )
-        super().__init__(engine, check_schema=check_schema)
+        super().__init__(engine, check_schema=check_schema, codec=codec)
 
     def close(self) -> None:
         """Release the connections."""
@@ -69,7 +72,9 @@ class PostgresCheckpointStore(SqlCheckpointStore):
         values = statements.update_values(change, after, change.lease_seconds)
         with driver_connection(self._autocommitting) as connection:
             cursor = connection.cursor()
-            cursor.execute(statements.both, values + statements.insert_values(after.run_id, change))
+            cursor.execute(
+                statements.both, values + statements.insert_values(after.run_id, change, self.codec)
+            )
             if cursor.rowcount != 1:
                 raise moved_on(change)
 

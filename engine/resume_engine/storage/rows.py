@@ -8,11 +8,12 @@ from typing import Any
 
 from resume_engine.core.audit import AuditEvent
 from resume_engine.core.decisions import Decision, DecisionKind
-from resume_engine.core.payload import encode, storable
+from resume_engine.core.payload import storable
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, Run, RunStatus
 from resume_engine.core.run_summary import Failure, RunSummary, StepInFlight
 from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
+from resume_engine.storage.payload_codec import PLAIN, LockedText, PayloadCodec, shown_value
 from resume_engine.storage.schema import runs
 
 AnyRow = Any
@@ -22,7 +23,11 @@ _LARGE = ("metadata_json", "initial_input_json", "workflow_json")
 SUMMARY_COLUMNS = [column for column in runs.c if column.name not in _LARGE]
 
 
-def summary_from_row(row: AnyRow) -> RunSummary:
+# Kinds of events that never hold data of a run's payloads.
+_PLAIN_EVENTS = ("access.", "audit.", "auth.", "key.", "payload.", "user.")
+
+
+def summary_from_row(row: AnyRow, codec: PayloadCodec = PLAIN) -> RunSummary:
     """Return the summary held by a row of `SUMMARY_COLUMNS`."""
     return RunSummary(
         run_id=row.run_id,
@@ -35,7 +40,7 @@ def summary_from_row(row: AnyRow) -> RunSummary:
         steps_total=row.steps_total,
         next_sequence=row.next_sequence,
         resume_from_index=row.resume_from_index,
-        failure=_failure_from_row(row),
+        failure=_failure_from_row(row, codec),
         blocked_by=_split_actions(row.blocked_by),
         blocked_since=row.blocked_since,
         cleared_by=row.cleared_by,
@@ -56,7 +61,7 @@ def summary_from_row(row: AnyRow) -> RunSummary:
     )
 
 
-def _failure_from_row(row: AnyRow) -> Failure | None:
+def _failure_from_row(row: AnyRow, codec: PayloadCodec) -> Failure | None:
     if row.failure_sequence is None:
         return None
     return Failure(
@@ -65,7 +70,7 @@ def _failure_from_row(row: AnyRow) -> Failure | None:
         sequence=row.failure_sequence,
         classification=FailureClassification(row.failure_classification),
         error_type=row.failure_error_type,
-        message=row.failure_message or "",
+        message=codec.decode_text(row.failure_message or ""),
         failed_at=row.failed_at,
         attempts=row.failure_attempts,
         lease_token=row.failure_lease_token,
@@ -105,7 +110,7 @@ def join_actions(actions: tuple[GateAction, ...]) -> str | None:
     return "+".join(actions) or None
 
 
-def summary_values(run: RunSummary) -> dict[str, Any]:
+def summary_values(run: RunSummary, codec: PayloadCodec) -> dict[str, Any]:
     """Return the columns that a change of a run may touch."""
     failure = run.failure
     return {
@@ -124,7 +129,7 @@ def summary_values(run: RunSummary) -> dict[str, Any]:
         "failure_sequence": failure.sequence if failure else None,
         "failure_classification": failure.classification.value if failure else None,
         "failure_error_type": failure.error_type if failure else None,
-        "failure_message": failure.message if failure else None,
+        "failure_message": codec.encode_text(failure.message) if failure else None,
         "failed_at": failure.failed_at if failure else None,
         "failure_attempts": failure.attempts if failure else 0,
         "blocked_by": join_actions(run.blocked_by),
@@ -142,7 +147,7 @@ def summary_values(run: RunSummary) -> dict[str, Any]:
     }
 
 
-def run_values(run: Run, started_by: str) -> dict[str, Any]:
+def run_values(run: Run, started_by: str, codec: PayloadCodec) -> dict[str, Any]:
     """Return the columns of a new run."""
     return {
         "run_id": run.run_id,
@@ -150,15 +155,15 @@ def run_values(run: Run, started_by: str) -> dict[str, Any]:
         "status": run.status.value,
         "created_at": run.created_at,
         "updated_at": run.updated_at,
-        "metadata_json": encode_metadata(run.metadata),
+        "metadata_json": encode_metadata(run.metadata, codec),
         "environment": run.environment.value,
         "started_by": storable(started_by)[:255],
     }
 
 
-def encode_metadata(metadata: dict[str, Any]) -> str:
-    """Return metadata as JSON text without the view of the decisions."""
-    return encode({name: value for name, value in metadata.items() if name != "gates"})
+def encode_metadata(metadata: dict[str, Any], codec: PayloadCodec) -> str:
+    """Return metadata as stored, without the view of the decisions."""
+    return codec.encode({name: value for name, value in metadata.items() if name != "gates"})
 
 
 def run_from_row(summary: RunSummary, metadata: dict[str, Any], steps: list[StepRecord]) -> Run:
@@ -175,59 +180,84 @@ def run_from_row(summary: RunSummary, metadata: dict[str, Any], steps: list[Step
     )
 
 
-def step_values(run_id: str, record: StepRecord) -> dict[str, Any]:
+def step_values(run_id: str, record: StepRecord, codec: PayloadCodec) -> dict[str, Any]:
     """Return the columns of a step record."""
     failure = record.failure_classification
     return {
         "run_id": run_id,
         "step_name": record.step_name,
         "step_index": record.step_index,
-        "input_json": encode(record.input_data),
+        "input_json": codec.encode(record.input_data),
         "input_hash": record.input_hash,
-        "output_json": None if record.output_data is None else encode(record.output_data),
+        "output_json": None if record.output_data is None else codec.encode(record.output_data),
         "status": record.status.value,
         "idempotency_key": record.idempotency_key,
         "timestamp": record.timestamp,
         "failure_classification": failure.value if failure else None,
-        "error_message": None if record.error_message is None else storable(record.error_message),
+        "error_message": _encode_text(record.error_message, codec),
         "sequence": record.sequence,
         "kind": record.kind.value,
         "attempt": record.attempt,
         "started_at": record.started_at,
         "duration_ms": record.duration_ms,
         "error_type": record.error_type,
-        "error_traceback": record.error_traceback,
+        "error_traceback": _encode_text(record.error_traceback, codec),
         "classified_by": record.classified_by,
         "worker": record.worker,
     }
 
 
-def step_from_row(row: AnyRow) -> StepRecord:
-    """Return the record held by a row of `step_records`."""
+def _encode_text(text: str | None, codec: PayloadCodec) -> str | None:
+    if text is None:
+        return None
+    return codec.encode_text(text if isinstance(text, LockedText) else storable(text))
+
+
+def _decode_text(text: str | None, codec: PayloadCodec) -> str | None:
+    return None if text is None else codec.decode_text(text)
+
+
+def step_from_row(row: AnyRow, codec: PayloadCodec = PLAIN) -> StepRecord:
+    """Return the record held by a row of `step_records`; raise a `PayloadError` if it cannot be read."""
     failure = row.failure_classification
     return StepRecord(
         step_name=row.step_name,
         step_index=row.step_index,
-        input_data=json.loads(row.input_json),
+        input_data=codec.decode(row.input_json),
         input_hash=row.input_hash,
-        output_data=None if row.output_json is None else json.loads(row.output_json),
+        output_data=None if row.output_json is None else codec.decode(row.output_json),
         status=StepStatus(row.status),
         idempotency_key=row.idempotency_key,
         timestamp=row.timestamp,
         failure_classification=FailureClassification(failure) if failure else None,
-        error_message=row.error_message,
+        error_message=_decode_text(row.error_message, codec),
         sequence=row.sequence,
         attempt=row.attempt,
         started_at=row.started_at,
         duration_ms=row.duration_ms,
         error_type=row.error_type,
-        error_traceback=row.error_traceback,
+        error_traceback=_decode_text(row.error_traceback, codec),
         classified_by=row.classified_by,
         worker=row.worker,
     )
 
 
-def decision_values(decision: Decision) -> dict[str, Any]:
+def failure_from_row(row: AnyRow, codec: PayloadCodec) -> StepRecord:
+    """Return a failed record without its input, which what follows from a failure does not depend on."""
+    return step_from_row(_WithoutInput(row), codec)
+
+
+class _WithoutInput:
+    input_json, output_json = "{}", None
+
+    def __init__(self, row: AnyRow) -> None:
+        self._row = row
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._row, name)
+
+
+def decision_values(decision: Decision, codec: PayloadCodec) -> dict[str, Any]:
     """Return the columns of a decision."""
     return {
         "run_id": decision.run_id,
@@ -236,14 +266,14 @@ def decision_values(decision: Decision) -> dict[str, Any]:
         "actor": decision.actor,
         "role": decision.role,
         "channel": decision.channel,
-        "note": decision.note,
-        "result_json": None if decision.result is None else encode(decision.result),
+        "note": _encode_text(decision.note, codec),
+        "result_json": None if decision.result is None else codec.encode(decision.result),
         "step_sequence": decision.step_sequence,
         "decided_at": decision.decided_at,
     }
 
 
-def decision_from_row(row: AnyRow) -> Decision:
+def decision_from_row(row: AnyRow, codec: PayloadCodec = PLAIN) -> Decision:
     """Return the decision held by a row."""
     return Decision(
         run_id=row.run_id,
@@ -253,15 +283,17 @@ def decision_from_row(row: AnyRow) -> Decision:
         role=row.role,
         channel=row.channel,
         decided_at=row.decided_at,
-        note=row.note,
-        result=None if row.result_json is None else json.loads(row.result_json),
+        note=_decode_text(row.note, codec),
+        result=None if row.result_json is None else shown_value(codec, row.result_json),
         step_sequence=row.step_sequence,
         decision_id=row.decision_id,
     )
 
 
-def event_values(event: AuditEvent) -> dict[str, Any]:
-    """Return the columns of an audit event."""
+def event_values(event: AuditEvent, codec: PayloadCodec = PLAIN) -> dict[str, Any]:
+    """Return the columns of an audit event; what concerns accounts and access is never sealed."""
+    if str(event.event_type).startswith(_PLAIN_EVENTS):
+        codec = PLAIN
     return {
         "event_type": event.event_type,
         "run_id": event.run_id,
@@ -269,13 +301,13 @@ def event_values(event: AuditEvent) -> dict[str, Any]:
         "role": event.role,
         "channel": event.channel,
         "failure_key": event.failure_key,
-        "note": storable(event.note) if event.note is not None else None,
-        "payload_json": encode(event.payload),
+        "note": _encode_text(event.note, codec),
+        "payload_json": codec.encode(event.payload),
         "created_at": event.created_at,
     }
 
 
-def event_from_row(row: AnyRow) -> AuditEvent:
+def event_from_row(row: AnyRow, codec: PayloadCodec = PLAIN) -> AuditEvent:
     """Return the audit event held by a row."""
     return AuditEvent(
         event_type=row.event_type,
@@ -285,7 +317,7 @@ def event_from_row(row: AnyRow) -> AuditEvent:
         created_at=row.created_at,
         run_id=row.run_id,
         failure_key=row.failure_key,
-        note=row.note,
-        payload=json.loads(row.payload_json),
+        note=_decode_text(row.note, codec),
+        payload=shown_value(codec, row.payload_json),
         event_id=row.event_id,
     )

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, func
+from sqlalchemy import ColumnElement, and_, case, func
 
+from resume_engine.core.masking import MASK_BEGINNING
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, RunStatus
 from resume_engine.core.run_summary import RunState
 from resume_engine.core.step_record import FailureClassification
+from resume_engine.storage.payload_codec import SEALED_MARK
 from resume_engine.storage.schema import runs
 
 Condition = ColumnElement[bool]
@@ -83,8 +85,22 @@ def standing_failure() -> Condition:
     )
 
 
+def cause_start() -> ColumnElement[str]:
+    """Return the beginning of the message, by which causes are told apart.
+
+    Sealed messages all differ, also where what they say is the same: they have an empty beginning, and only
+    their error types tell them apart.
+    """
+    message = runs.c.failure_message
+    sealed = func.substr(message, 1, len(SEALED_MARK)) == SEALED_MARK
+    return case((sealed, ""), else_=func.substr(message, 1, CAUSE_CHARACTERS))
+
+
 def cause_condition(message_start: str) -> Condition:
     """Return the rows whose message begins like a cause; a short message is the whole of it."""
+    before, masked, _ = message_start.partition(MASK_BEGINNING)
+    if masked:  # what stood there is not known here: the part before it has to do
+        return func.substr(runs.c.failure_message, 1, len(before)) == before
     return func.substr(runs.c.failure_message, 1, CAUSE_CHARACTERS) == message_start[:CAUSE_CHARACTERS]
 
 

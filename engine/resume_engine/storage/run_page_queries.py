@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,8 +11,10 @@ from sqlalchemy import case, func, select
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.decisions import Decision
 from resume_engine.core.idempotency import canonical_json
-from resume_engine.storage import rows
+from resume_engine.core.masking import mask_json_text
+from resume_engine.storage import previews
 from resume_engine.storage.gate_queries import Case, case_from_row, case_query, labelled, part
+from resume_engine.storage.payload_codec import PayloadCodec, shown_value
 from resume_engine.storage.schema import audit_events, decisions, runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
@@ -58,7 +59,7 @@ class RunPageQueries:
         query = (
             case_query(runs.c.failure_sequence)
             .add_columns(
-                func.substr(runs.c.metadata_json, 1, METADATA_CHARACTERS).label("metadata_text"),
+                previews.beginning(runs.c.metadata_json, METADATA_CHARACTERS).label("metadata_text"),
                 func.length(runs.c.metadata_json).label("metadata_size"),
             )
             .add_columns(*labelled(audit_events.c, _EVENT))
@@ -67,19 +68,21 @@ class RunPageQueries:
             .limit(1)
         )
         decided = select(decisions).where(decisions.c.run_id == run_id).order_by(decisions.c.decision_id)
+        codec = self._store.codec
         with self._store.reading() as conn:
             row = conn.execute(query).one_or_none()
             if row is None:
                 return None
-            found = [rows.decision_from_row(r) for r in conn.execute(decided)]
-        current = case_from_row(row, None, ())
+            found = [previews.decision(r, codec) for r in conn.execute(decided)]
+        text, size = previews.json_start(codec, row.metadata_text, row.metadata_size, METADATA_CHARACTERS)
+        current = case_from_row(row, None, (), codec)
         mine = [decision for decision in found if decision.failure_key == current.failure_key]
         return RunPage(
             case=replace(current, decisions=mine),
             decisions=found,
-            resumed=rows.event_from_row(part(row, _EVENT)) if row.event__event_id is not None else None,
-            metadata_text=row.metadata_text,
-            metadata_size=row.metadata_size,
+            resumed=previews.event(part(row, _EVENT), codec) if row.event__event_id is not None else None,
+            metadata_text=text,
+            metadata_size=size,
         )
 
     def trace_start(self, run_id: str, *, limit: int) -> list[str]:
@@ -96,7 +99,7 @@ class RunPageQueries:
             .limit(limit)
         )
         with self._store.reading() as conn:
-            return [_trace_line(row) for row in conn.execute(query)]
+            return [_trace_line(row, self._store.codec) for row in conn.execute(query)]
 
 
 def _first_resume() -> Any:
@@ -111,10 +114,10 @@ def _first_resume() -> Any:
     )
 
 
-def _trace_line(row: Any) -> str:
-    output = json.loads(row.output_text) if row.output_text is not None else None
+def _trace_line(row: Any, codec: PayloadCodec) -> str:
+    output = shown_value(codec, row.output_text) if row.output_text is not None else None
     cut = row.output_text is None and row.output_size is not None
-    return canonical_json(
+    line = canonical_json(
         {
             "idempotency_key": row.idempotency_key,
             "input_hash": row.input_hash,
@@ -125,3 +128,4 @@ def _trace_line(row: Any) -> str:
             "step_name": row.step_name,
         }
     )
+    return mask_json_text(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,18 +10,21 @@ from typing import Any
 from sqlalchemy import Select, func, literal, select, text
 
 from resume_engine.core.decisions import Decision
+from resume_engine.core.masking import mask_text
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import FailureClassification, StepKind, StepStatus
-from resume_engine.storage import rows
+from resume_engine.storage import previews, rows
 from resume_engine.storage.keyset import Cursor, Page, cut_page
+from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.run_counts import StateCount, Stretches, count_states
 from resume_engine.storage.run_filter import (
     CAUSE_CHARACTERS,
     Condition,
     RunFilter,
     cause_condition,
+    cause_start,
     gate_condition,
     standing_failure,
 )
@@ -152,7 +154,7 @@ class RunQueries:
         stretch = Stretch(cursor=cursor, limit=limit + 1)
         query = self._search(wanted, names, stretch) if wanted.has_search else list_query(wanted, stretch)
         with self._store.reading() as conn:
-            found = [rows.summary_from_row(row) for row in conn.execute(query)]
+            found = [previews.run(row, self._store.codec) for row in conn.execute(query)]
         return cut_page(found, cursor, limit, lambda run: (run.created_at, run.run_id))
 
     def count_blocked(self) -> list[BlockedCount]:
@@ -196,7 +198,9 @@ class RunQueries:
             wanted.append(cause_condition(message_start))
         stretch = Stretch(cursor=cursor, limit=limit + 1, newest_first=False)
         with self._store.reading() as conn:
-            found = [rows.summary_from_row(row) for row in conn.execute(blocked_query(wanted, stretch))]
+            found = [
+                previews.run(row, self._store.codec) for row in conn.execute(blocked_query(wanted, stretch))
+            ]
         return cut_page(found, cursor, limit, lambda run: (run.blocked_since or run.created_at, run.run_id))
 
     def count_states(
@@ -212,7 +216,7 @@ class RunQueries:
 
     def failure_causes(self, since: datetime, *, limit: int = 8) -> list[FailureCause]:
         """Return the commonest causes among current failures of runs created since then."""
-        start = func.substr(runs.c.failure_message, 1, CAUSE_CHARACTERS).label("message_start")
+        start = cause_start().label("message_start")
         in_prod = func.sum(literal(1)).filter(runs.c.environment == Environment.PROD.value)
         amount = func.count().label("amount")
         last = func.max(runs.c.failed_at).label("last")
@@ -229,7 +233,7 @@ class RunQueries:
             FailureCause(
                 classification=FailureClassification(classification),
                 error_type=error_type,
-                message_start=message or "",
+                message_start=mask_text(message or "", cut=len(message or "") >= CAUSE_CHARACTERS),
                 count=count,
                 last_failed_at=failed_at,
                 in_prod=prod or 0,
@@ -241,7 +245,7 @@ class RunQueries:
         """Return the runs with these ids, in no particular order; unknown ids are left out."""
         query = select(*rows.SUMMARY_COLUMNS).where(runs.c.run_id.in_(run_ids))
         with self._store.reading() as conn:
-            return [rows.summary_from_row(row) for row in conn.execute(query)]
+            return [previews.run(row, self._store.codec) for row in conn.execute(query)]
 
     def load_head(self, run_id: str) -> RunHead | None:
         """Return a run's row, metadata and decisions, or None; two statements."""
@@ -255,9 +259,9 @@ class RunQueries:
                 select(decisions).where(decisions.c.run_id == run_id).order_by(decisions.c.decision_id)
             ).all()
         return RunHead(
-            summary=rows.summary_from_row(row),
-            metadata=json.loads(row.metadata_json),
-            decisions=[rows.decision_from_row(r) for r in decided],
+            summary=previews.run(row, self._store.codec),
+            metadata=previews.metadata(self._store.codec, row.metadata_json),
+            decisions=[previews.decision(r, self._store.codec) for r in decided],
         )
 
     def list_steps(
@@ -267,7 +271,7 @@ class RunQueries:
         query = _behind(STEP_VIEW_COLUMNS, run_id, after, only_failed).limit(limit + 1)
         with self._store.reading() as conn:
             found = conn.execute(query).all()
-        return [step_view_from_row(row) for row in found[:limit]], len(found) > limit
+        return [step_view_from_row(row, self._store.codec) for row in found[:limit]], len(found) > limit
 
     def load_step_view(self, run_id: str, sequence: int) -> StepView | None:
         """Return one attempt as pages show it, or None."""
@@ -278,7 +282,7 @@ class RunQueries:
         )
         with self._store.reading() as conn:
             row = conn.execute(query).one_or_none()
-        return step_view_from_row(row) if row is not None else None
+        return step_view_from_row(row, self._store.codec) if row is not None else None
 
     def load_step_json(self, run_id: str, sequence: int, which: str) -> str | None:
         """Return the recorded `input` or `output` text of an attempt, exactly as stored, or None."""
@@ -301,7 +305,7 @@ class RunQueries:
         )
         with self._store.reading() as conn:
             found = conn.execute(query).all()
-        return [_attempt_from_row(row) for row in reversed(found)]
+        return [_attempt_from_row(row, self._store.codec) for row in reversed(found)]
 
     def page_of_attempts(
         self, run_id: str, *, after: int = -1, limit: int = 50, only_failed: bool = False
@@ -310,7 +314,7 @@ class RunQueries:
         query = _behind(_ATTEMPT_COLUMNS, run_id, after, only_failed).limit(limit + 1)
         with self._store.reading() as conn:
             found = conn.execute(query).all()
-        return [_attempt_from_row(row) for row in found[:limit]], len(found) > limit
+        return [_attempt_from_row(row, self._store.codec) for row in found[:limit]], len(found) > limit
 
     def _search(self, wanted: RunFilter, names: Sequence[str] | None, stretch: Stretch) -> Select[Any]:
         if names is None:
@@ -336,7 +340,7 @@ _LINE_COLUMNS = (
 )
 _ATTEMPT_COLUMNS = (
     *_LINE_COLUMNS,
-    func.substr(step_records.c.error_message, 1, LINE_CHARACTERS).label("error_message"),
+    previews.beginning(step_records.c.error_message, LINE_CHARACTERS).label("error_message"),
 )
 STEP_VIEW_COLUMNS = (
     *_LINE_COLUMNS,
@@ -345,9 +349,9 @@ STEP_VIEW_COLUMNS = (
     step_records.c.classified_by,
     step_records.c.error_message,
     step_records.c.error_traceback,
-    func.substr(step_records.c.input_json, 1, PREVIEW_CHARACTERS).label("input_preview"),
+    previews.beginning(step_records.c.input_json, PREVIEW_CHARACTERS).label("input_preview"),
     func.length(step_records.c.input_json).label("input_size"),
-    func.substr(step_records.c.output_json, 1, PREVIEW_CHARACTERS).label("output_preview"),
+    previews.beginning(step_records.c.output_json, PREVIEW_CHARACTERS).label("output_preview"),
     func.length(step_records.c.output_json).label("output_size"),
 )
 
@@ -364,7 +368,7 @@ def _behind(columns: Sequence[Any], run_id: str, after: int, only_failed: bool) 
     return query.with_hint(step_records, "INDEXED BY ix_step_records_failed", "sqlite")
 
 
-def _attempt_from_row(row: Any) -> AttemptMark:
+def _attempt_from_row(row: Any, codec: PayloadCodec) -> AttemptMark:
     failure = row.failure_classification
     return AttemptMark(
         sequence=row.sequence,
@@ -378,12 +382,19 @@ def _attempt_from_row(row: Any) -> AttemptMark:
         duration_ms=row.duration_ms,
         classification=FailureClassification(failure) if failure else None,
         error_type=row.error_type,
-        error_message=row.error_message,
+        error_message=previews.message(codec, row.error_message, LINE_CHARACTERS),
     )
 
 
-def step_view_from_row(row: Any) -> StepView:
+def step_view_from_row(row: Any, codec: PayloadCodec) -> StepView:
+    """Return an attempt as pages show it: values opened, cut and masked."""
     failure = row.failure_classification
+    shown_input, input_size = previews.json_start(
+        codec, row.input_preview, row.input_size, PREVIEW_CHARACTERS
+    )
+    shown_output, output_size = previews.json_start(
+        codec, row.output_preview, row.output_size, PREVIEW_CHARACTERS
+    )
     return StepView(
         sequence=row.sequence,
         step_index=row.step_index,
@@ -399,10 +410,10 @@ def step_view_from_row(row: Any) -> StepView:
         classification=FailureClassification(failure) if failure else None,
         classified_by=row.classified_by,
         error_type=row.error_type,
-        error_message=row.error_message,
-        error_traceback=row.error_traceback,
-        input_preview=row.input_preview,
-        input_size=row.input_size,
-        output_preview=row.output_preview,
-        output_size=row.output_size,
+        error_message=previews.message(codec, row.error_message),
+        error_traceback=previews.message(codec, row.error_traceback),
+        input_preview=shown_input,
+        input_size=input_size,
+        output_preview=shown_output,
+        output_size=output_size,
     )

@@ -20,6 +20,7 @@ from resume_engine.core.decisions import Decision, gates_view
 from resume_engine.core.errors import (
     AlreadyDecidedError,
     IdempotencyCollisionError,
+    PayloadLockedError,
     RunExistsError,
     RunNotFoundError,
     StaleRunError,
@@ -28,7 +29,7 @@ from resume_engine.core.execution import assert_open
 from resume_engine.core.lease import assert_idle
 from resume_engine.core.open_failures import after_record
 from resume_engine.core.outside_writes import check_record, check_run, is_same_write, with_status
-from resume_engine.core.payload import encode, is_storable
+from resume_engine.core.payload import is_storable
 from resume_engine.core.run import Run, RunStatus
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
@@ -42,6 +43,8 @@ from resume_engine.core.step_record import (
 from resume_engine.core.store import CheckpointStore
 from resume_engine.storage import rows
 from resume_engine.storage.driver import connection_was_lost
+from resume_engine.storage.encryption import codec_from_environment
+from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.schema import audit_events, decisions, runs, status_is, step_records
 from resume_engine.storage.schema_version import ensure_schema, upgrade
 from resume_engine.storage.step_append import is_plain
@@ -60,12 +63,17 @@ class SqlCheckpointStore(CheckpointStore):
 
     _reading_options: Mapping[str, Any] = {}
 
-    def __init__(self, engine: Engine, *, check_schema: bool = True) -> None:
+    def __init__(
+        self, engine: Engine, *, check_schema: bool = True, codec: PayloadCodec | None = None
+    ) -> None:
+        self.codec = codec_from_environment() if codec is None else codec
+        self._locked: str | None = None
         self._engine = engine
         self._reading_engine = engine.execution_options(**self._reading_options)
         self._writing_engine = engine.execution_options(writes=True)
         if check_schema:
             ensure_schema(engine, self._migration_lock)
+            self._locked = self._missing_key()
 
     # Differences between databases
 
@@ -95,6 +103,28 @@ class SqlCheckpointStore(CheckpointStore):
     def parse_hour(self, value: Any) -> datetime:
         """Return the hour (aware UTC) that a value of `hour_of` names."""
         raise NotImplementedError
+
+    # Encryption
+
+    def _missing_key(self) -> str | None:
+        """Return the key that the newest run is sealed with when it is not here: this database is locked."""
+        newest = (
+            select(runs.c.metadata_json).order_by(runs.c.created_at.desc(), runs.c.run_id.desc()).limit(1)
+        )
+        with self.reading() as conn:
+            text = conn.execute(newest).scalar()
+        return self.codec.missing_key(text) if text is not None else None
+
+    @property
+    def is_locked(self) -> bool:
+        """Return whether the database is sealed with a key that is not here: it can be looked at only."""
+        return self._locked is not None
+
+    def _refuse_if_locked(self) -> None:
+        # What is written without the key would lie in the clear, and with another key would be lost for those
+        # who hold the right one. Asked before a step runs, not when its output is recorded.
+        if self._locked is not None:
+            raise PayloadLockedError(f"the runs in this database need the key {self._locked}")
 
     # Transactions
 
@@ -132,6 +162,7 @@ class SqlCheckpointStore(CheckpointStore):
 
     def create_run(self, run: Run, *, actor: Actor = ENGINE_ACTOR) -> None:
         """Write a new run and its `run.started` event; raise `RunExistsError` if the id is taken."""
+        self._refuse_if_locked()
         check_run(run)
         event = AuditEvent.by(
             actor,
@@ -142,8 +173,8 @@ class SqlCheckpointStore(CheckpointStore):
         )
         try:
             with self.writing() as conn:
-                conn.execute(insert(runs).values(rows.run_values(run, actor.name)))
-                _insert_events_in_tx(conn, (event,))
+                conn.execute(insert(runs).values(rows.run_values(run, actor.name, self.codec)))
+                _insert_events_in_tx(conn, (event,), self.codec)
         except IntegrityError as error:
             if self._violated(error) not in _RUN_ID_KEYS:
                 raise
@@ -160,13 +191,15 @@ class SqlCheckpointStore(CheckpointStore):
             if row is None:
                 return None
             records = conn.execute(_steps_of(run_id)).all()
-            decided = _decisions_in_tx(conn, run_id, None)
-        metadata = json.loads(row.metadata_json)
+            decided = _decisions_in_tx(conn, run_id, None, self.codec)
+        metadata = self.codec.decode(row.metadata_json)
         metadata.pop("gates", None)  # 0.2.0 kept decisions there; they are rows now
         if decided:
             metadata["gates"] = gates_view(decided)
         return rows.run_from_row(
-            rows.summary_from_row(row), metadata, [rows.step_from_row(r) for r in records]
+            rows.summary_from_row(row, self.codec),
+            metadata,
+            [rows.step_from_row(r, self.codec) for r in records],
         )
 
     def update_run(self, run: Run) -> None:
@@ -206,6 +239,7 @@ class SqlCheckpointStore(CheckpointStore):
 
     def get_step_by_idempotency_key(self, key: str) -> StepRecord | None:
         """Return the completed record with this key, or None."""
+        self._refuse_if_locked()
         if not is_storable(key):
             return None
         query = (
@@ -216,7 +250,7 @@ class SqlCheckpointStore(CheckpointStore):
         )
         with self.reading() as conn:
             row = conn.execute(query).one_or_none()
-        return rows.step_from_row(row) if row is not None else None
+        return rows.step_from_row(row, self.codec) if row is not None else None
 
     # What the engine needs beside them
 
@@ -229,13 +263,13 @@ class SqlCheckpointStore(CheckpointStore):
             row = conn.execute(
                 select(*rows.SUMMARY_COLUMNS, live).where(runs.c.run_id == run_id)
             ).one_or_none()
-        return rows.summary_from_row(row) if row is not None else None
+        return rows.summary_from_row(row, self.codec) if row is not None else None
 
     def load_initial_input(self, run_id: str) -> dict[str, Any] | None:
         """Return the initial input a workflow was started with, or None when none was recorded."""
         with self.reading() as conn:
             text = conn.execute(select(runs.c.initial_input_json).where(runs.c.run_id == run_id)).scalar()
-        return json.loads(text) if text is not None else None
+        return self.codec.decode(text) if text is not None else None
 
     def iter_steps(self, run_id: str, *, completed_only: bool = False) -> Iterator[StepRecord]:
         """Yield records by sequence, a few hundred in memory at a time."""
@@ -247,13 +281,16 @@ class SqlCheckpointStore(CheckpointStore):
             with self.reading() as conn:
                 fetched = conn.execute(query).all()
             for row in fetched:
-                yield rows.step_from_row(row)
+                yield rows.step_from_row(row, self.codec)
             if len(fetched) < _STEPS_PER_FETCH:
                 return
             position = (fetched[-1].sequence, fetched[-1].legacy_duplicate)
 
     def list_open_failures(self, run_id: str) -> Sequence[StepRecord]:
-        """Return the failed attempts, by sequence, that are the latest of their step; one statement."""
+        """Return the failed attempts, by sequence, that are the latest of their step; one statement.
+
+        The inputs are left out: a gate can be decided without the key that opens them.
+        """
         ended = [StepStatus.COMPLETED.value, StepStatus.SKIPPED_REPLAY.value, StepStatus.FAILED.value]
         last = (
             select(func.max(step_records.c.sequence))
@@ -267,14 +304,14 @@ class SqlCheckpointStore(CheckpointStore):
             .where(status_is(StepStatus.FAILED))
         )
         with self.reading() as conn:
-            return [rows.step_from_row(row) for row in conn.execute(query)]
+            return [rows.failure_from_row(row, self.codec) for row in conn.execute(query)]
 
     def load_step(self, run_id: str, sequence: int) -> StepRecord | None:
         """Return one record of a run by its sequence, or None."""
         query = _steps_of(run_id).where(step_records.c.sequence == sequence).limit(1)
         with self.reading() as conn:
             row = conn.execute(query).one_or_none()
-        return rows.step_from_row(row) if row is not None else None
+        return rows.step_from_row(row, self.codec) if row is not None else None
 
     def commit(self, change: RunChange) -> RunSummary:
         """Write a change in one transaction and return the run with its new version.
@@ -282,6 +319,8 @@ class SqlCheckpointStore(CheckpointStore):
         When the connection is lost in the middle, the change may have been written all the same: its id
         tells. It is written again only when it was not, for up to half a minute.
         """
+        if not _is_bare_decision(change):
+            self._refuse_if_locked()
         after = change.after.evolve(version=change.before.version + 1, change_id=secrets.token_hex(8))
         give_up = time.monotonic() + _UNREACHABLE_SECONDS
         wait = 0.05
@@ -304,12 +343,12 @@ class SqlCheckpointStore(CheckpointStore):
             self._append_plain(change, after)
             return
         with self.writing() as conn:
-            _update_run_in_tx(conn, change, after, self.database_now)
+            _update_run_in_tx(conn, change, after, self.codec, self.database_now)
             if change.record is not None:
-                conn.execute(insert(step_records), rows.step_values(after.run_id, change.record))
+                conn.execute(insert(step_records), rows.step_values(after.run_id, change.record, self.codec))
             for decision in change.decisions:
-                conn.execute(insert(decisions), rows.decision_values(decision))
-            _insert_events_in_tx(conn, change.events)
+                conn.execute(insert(decisions), rows.decision_values(decision, self.codec))
+            _insert_events_in_tx(conn, change.events, self.codec)
 
     def _is_written(self, after: RunSummary) -> bool:
         try:
@@ -337,18 +376,18 @@ class SqlCheckpointStore(CheckpointStore):
     def list_decisions(self, run_id: str, *, failure_key: str | None = None) -> Sequence[Decision]:
         """Return the decisions of a run, oldest first; only those of one failure event if given."""
         with self.reading() as conn:
-            return _decisions_in_tx(conn, run_id, failure_key)
+            return _decisions_in_tx(conn, run_id, failure_key, self.codec)
 
     def append_event(self, event: AuditEvent) -> None:
         """Write an audit event in a transaction of its own."""
         with self.writing() as conn:
-            _insert_events_in_tx(conn, (event,))
+            _insert_events_in_tx(conn, (event,), self.codec)
 
     def list_events(self, run_id: str) -> Sequence[AuditEvent]:
         """Return the stored audit events of a run, oldest first."""
         query = select(audit_events).where(audit_events.c.run_id == run_id).order_by(audit_events.c.event_id)
         with self.reading() as conn:
-            return [rows.event_from_row(row) for row in conn.execute(query)]
+            return [rows.event_from_row(row, self.codec) for row in conn.execute(query)]
 
     def find_resumable(
         self, workflow_names: Sequence[str], *, failed_before: datetime, max_attempts: int, limit: int
@@ -377,7 +416,7 @@ class SqlCheckpointStore(CheckpointStore):
             .limit(limit)
         )
         with self.reading() as conn:
-            return [rows.summary_from_row(row) for row in conn.execute(query)]
+            return [rows.summary_from_row(row, self.codec) for row in conn.execute(query)]
 
     def _translated(self, change: RunChange, error: IntegrityError) -> Exception:
         key = self._violated(error)
@@ -400,6 +439,12 @@ class SqlCheckpointStore(CheckpointStore):
         return error
 
 
+def _is_bare_decision(change: RunChange) -> bool:
+    """Return whether a change is a person's decision without any words of theirs."""
+    silent = all(decision.note is None and decision.result is None for decision in change.decisions)
+    return bool(change.decisions) and silent and change.record is None
+
+
 def _steps_of(run_id: str) -> Any:
     return (
         select(step_records)
@@ -413,17 +458,23 @@ def _after_position(position: tuple[int, int]) -> Any:
 
 
 def _update_run_in_tx(
-    conn: Connection, change: RunChange, after: RunSummary, database_now: Callable[[float], Any]
+    conn: Connection,
+    change: RunChange,
+    after: RunSummary,
+    codec: PayloadCodec,
+    database_now: Callable[[float], Any],
 ) -> None:
-    values = rows.summary_values(after)
+    values = rows.summary_values(after, codec)
+    if after.failure == change.before.failure:
+        del values["failure_message"]  # it stands already, and sealing it anew would only cost time
     if change.lease_seconds is not None:
         values["lease_expires_at"] = database_now(change.lease_seconds)
     if change.workflow is not None:
-        values["workflow_json"] = encode(list(change.workflow))
+        values["workflow_json"] = json.dumps(list(change.workflow))
     if change.initial_input is not None:
-        values["initial_input_json"] = encode(change.initial_input)
+        values["initial_input_json"] = codec.encode(change.initial_input)
     if change.metadata is not None:
-        values["metadata_json"] = rows.encode_metadata(change.metadata)
+        values["metadata_json"] = rows.encode_metadata(change.metadata, codec)
     written = conn.execute(
         update(runs)
         .where(runs.c.run_id == after.run_id, runs.c.version == change.before.version)
@@ -438,13 +489,15 @@ def moved_on(change: RunChange) -> StaleRunError:
     return StaleRunError(change.before.run_id, f"version {change.before.version}", "a newer version")
 
 
-def _insert_events_in_tx(conn: Connection, events: Sequence[AuditEvent]) -> None:
+def _insert_events_in_tx(conn: Connection, events: Sequence[AuditEvent], codec: PayloadCodec) -> None:
     for event in events:
-        conn.execute(insert(audit_events), rows.event_values(event))
+        conn.execute(insert(audit_events), rows.event_values(event, codec))
 
 
-def _decisions_in_tx(conn: Connection, run_id: str, failure_key: str | None) -> list[Decision]:
+def _decisions_in_tx(
+    conn: Connection, run_id: str, failure_key: str | None, codec: PayloadCodec
+) -> list[Decision]:
     query = select(decisions).where(decisions.c.run_id == run_id).order_by(decisions.c.decision_id)
     if failure_key is not None:
         query = query.where(decisions.c.failure_key == failure_key)
-    return [rows.decision_from_row(row) for row in conn.execute(query)]
+    return [rows.decision_from_row(row, codec) for row in conn.execute(query)]

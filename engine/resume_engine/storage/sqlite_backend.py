@@ -15,6 +15,7 @@ from resume_engine.core.errors import InvalidValueError
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.driver import driver_connection
+from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.schema import UtcDateTime
 from resume_engine.storage.sql_store import SqlCheckpointStore, moved_on
 from resume_engine.storage.step_append import PlainAppend
@@ -42,14 +43,18 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
     """
 
     def __init__(
-        self, database_url: str = "sqlite:///resume_engine.db", *, check_schema: bool = True
+        self,
+        database_url: str = "sqlite:///resume_engine.db",
+        *,
+        check_schema: bool = True,
+        codec: PayloadCodec | None = None,
     ) -> None:
         url = make_url(database_url)
         if url.get_backend_name() != "sqlite":
             raise InvalidValueError("database_url", f"expected sqlite:///..., found {url.drivername}://")
         engine = _create_engine(url)
         self._plain = PlainAppend(engine.dialect, placeholder="?", lease_end="?")
-        super().__init__(engine, check_schema=check_schema)
+        super().__init__(engine, check_schema=check_schema, codec=codec)
 
     def _violated(self, error: IntegrityError) -> str:
         # SQLite names columns, not keys: the table above is the one place that reads its messages.
@@ -74,7 +79,7 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
                 cursor.execute(statements.update, statements.update_values(change, after, lease_end))
                 if cursor.rowcount != 1:
                     raise moved_on(change)
-                cursor.execute(statements.insert, statements.insert_values(after.run_id, change))
+                cursor.execute(statements.insert, statements.insert_values(after.run_id, change, self.codec))
                 cursor.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:

@@ -16,6 +16,7 @@ from sqlalchemy.engine.interfaces import Dialect
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage import rows
+from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.schema import UtcDateTime, step_records
 
 _MOVED = (
@@ -95,10 +96,10 @@ class PlainAppend:
         """Return a moment as the driver takes it."""
         return self._convert(moment)
 
-    def insert_values(self, run_id: str, change: RunChange) -> list[Any]:
+    def insert_values(self, run_id: str, change: RunChange, codec: PayloadCodec) -> list[Any]:
         """Return the values of `insert`, in order."""
         assert change.record is not None  # is_plain was asked before
-        values = rows.step_values(run_id, change.record)
+        values = rows.step_values(run_id, change.record, codec)
         return [self._convert(values[n]) if n in self._dates else values[n] for n in _RECORDED]
 
 

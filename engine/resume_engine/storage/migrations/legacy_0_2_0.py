@@ -33,6 +33,7 @@ from resume_engine.core.step_record import (
     StepStatus,
 )
 from resume_engine.storage import rows
+from resume_engine.storage.payload_codec import PLAIN
 from resume_engine.storage.schema import decisions, runs, step_records
 
 _STEP_COLUMNS = (
@@ -114,7 +115,7 @@ def _carry_run(conn: Connection, run: Any, steps: Any) -> None:
         values |= _failure_values(failed, own, environment, {(d.failure_key, d.kind) for d in carried})
     conn.execute(update(runs).where(runs.c.run_id == run.run_id).values(values))
     for decision in carried:
-        conn.execute(insert(decisions), rows.decision_values(decision))
+        conn.execute(insert(decisions), rows.decision_values(decision, PLAIN))
 
 
 def _environment(metadata: dict[str, Any]) -> Environment:

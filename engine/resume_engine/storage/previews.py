@@ -1,0 +1,91 @@
+"""What people are shown of a row: opened, cut to a beginning, secrets masked.
+
+Pages, exports and the command line read through here; whoever resumes a run reads records through `rows`.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, case, func
+
+from resume_engine.core.audit import AuditEvent
+from resume_engine.core.codec import as_json
+from resume_engine.core.decisions import Decision
+from resume_engine.core.masking import mask_json_text, mask_text, mask_value
+from resume_engine.core.run_summary import RunSummary
+from resume_engine.storage import rows
+from resume_engine.storage.payload_codec import SEALED_MARK, PayloadCodec, is_sealed, shown_json
+
+SEALED_CHARACTERS = 400_000
+"""What is sealed can only be opened whole: longer values are not opened for a preview."""
+
+Text = TypeVar("Text", str, "str | None")
+
+
+def beginning(column: Any, characters: int) -> ColumnElement[str]:
+    """Return the expression for the beginning of a stored value; of a sealed one for all of it."""
+    return case(
+        (func.substr(column, 1, len(SEALED_MARK)) == SEALED_MARK, func.substr(column, 1, SEALED_CHARACTERS)),
+        else_=func.substr(column, 1, characters),
+    )
+
+
+def json_start(codec: PayloadCodec, text: Text, size: Any, characters: int) -> tuple[Text, Any]:
+    """Return the masked beginning of a payload and its full size in characters, from a `beginning`."""
+    if text is None:
+        return None, None
+    if is_sealed(text):
+        if size > SEALED_CHARACTERS:
+            return '{"encrypted": "too large to be opened here; see the download"}', size
+        opened = shown_json(codec, text)
+        text, size = opened[:characters], len(opened)
+    return mask_json_text(text), size
+
+
+def message(codec: PayloadCodec, text: Text, characters: int | None = None) -> Text:
+    """Return a message, note or traceback as people see it, cut to so many characters."""
+    if not text:
+        return text
+    opened = codec.decode_text(text)
+    cut = characters is not None and len(opened) >= characters
+    return mask_text(opened[:characters], cut=cut)
+
+
+def run(row: rows.AnyRow, codec: PayloadCodec) -> RunSummary:
+    """Return the summary of a row with the message of its failure masked."""
+    summary = rows.summary_from_row(row, codec)
+    if summary.failure is None:
+        return summary
+    masked = mask_text(summary.failure.message)
+    if masked == summary.failure.message:
+        return summary
+    return replace(summary, failure=replace(summary.failure, message=masked))
+
+
+def decision(row: rows.AnyRow, codec: PayloadCodec) -> Decision:
+    """Return a decision with secrets in its note and result masked."""
+    found = rows.decision_from_row(row, codec)
+    note = mask_text(found.note) if found.note else found.note
+    result = found.result if found.result is None else mask_value(as_json(found.result))
+    return replace(found, note=note, result=result)
+
+
+def event(row: rows.AnyRow, codec: PayloadCodec) -> AuditEvent:
+    """Return an audit event with the secrets in it masked."""
+    return masked_event(rows.event_from_row(row, codec))
+
+
+def masked_event(found: AuditEvent) -> AuditEvent:
+    """Return an audit event with secrets in its note and payload masked."""
+    note = mask_text(found.note) if found.note else found.note
+    payload = mask_value(as_json(found.payload)) if found.payload else found.payload
+    return replace(found, note=note, payload=payload)
+
+
+def metadata(codec: PayloadCodec, text: str) -> dict[str, Any]:
+    """Return the metadata of a run as JSON values with its secrets masked."""
+    found: dict[str, Any] = json.loads(mask_json_text(shown_json(codec, text)))
+    return found
