@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -60,6 +61,13 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
             damage = conn.exec_driver_sql("PRAGMA integrity_check").scalars().all()
         found = [] if synchronous >= _SYNCHRONOUS_FULL else ["synchronous is below FULL"]
         return found + [f"integrity check: {line}" for line in damage if line != "ok"]
+
+    def scrub(self) -> str | None:
+        """Write the file anew and empty its log, so that neither holds what was overwritten."""
+        with closing(self.engine.raw_connection()) as connection:
+            connection.cursor().execute("VACUUM").close()
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        return None
 
     def starts_with(self, column: Any, prefix: str) -> Any:
         """Return a range: SQLite's LIKE ignores case and therefore cannot use the index."""
