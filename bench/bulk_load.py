@@ -34,6 +34,7 @@ def load(engine: Engine, rows: Rows, progress: Progress) -> None:
             progress(done)
     finally:
         raw.close()
+        engine.dispose()  # the connection that did not wait for the disk is not used again
     build_indexes(engine)
     if engine.dialect.name == "postgresql":
         _settle_postgres(engine)

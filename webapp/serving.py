@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 from flask import Flask
-from waitress import create_server
+from waitress import create_server, wasyncore
 
 from webapp.settings import Settings
 
@@ -36,8 +36,10 @@ def listen(settings: Settings) -> socket.socket:
 
 def serve(app: Flask, settings: Settings, listening: socket.socket | None = None) -> None:
     """Answer requests until SIGTERM or Ctrl+C, on a socket of `listen` or a new one."""
+    connections: dict[int, Any] = {}
     server = create_server(
         app,
+        map=connections,
         sockets=[listening or listen(settings)],
         threads=THREADS,
         backlog=BACKLOG,
@@ -53,7 +55,7 @@ def serve(app: Flask, settings: Settings, listening: socket.socket | None = None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        server.close()
+        wasyncore.close_all(connections, ignore_all=True)
 
 
 def _stop(number: int, frame: FrameType | None) -> Any:

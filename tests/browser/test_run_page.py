@@ -132,7 +132,7 @@ def test_ten_thousand_steps_open_like_ten(runs: RunFactory, visit: Visit) -> Non
     ana.page.get_by_role("link", name="Last", exact=True).first.click()
     ana.sees("Records 9,951 to 10,000 of 10,000")
     ana.page.locator("#record-9999").get_by_text("Quota used up").wait_for()
-    ana.page.get_by_role("link", name="failed only").click()
+    ana.page.get_by_role("link", name="Failed only").click()
     ana.sees("Failed attempts")
     assert records(ana) == 1
     assert ana.accessibility_problems() == []

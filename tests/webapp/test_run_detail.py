@@ -125,10 +125,10 @@ def test_records_of_a_long_run_come_in_pages(runs: RunFactory, sign_in: SignIn) 
     last = ana.get(link(first, "Last")).text
     assert records_of(last) == [*range(70, 120)]
     assert records_of(ana.get(link(last, "First")).text) == [*range(50)]
-    failed = ana.get(link(first, "failed only")).text
+    failed = ana.get(link(first, "Failed only")).text
     assert records_of(failed) == [119]
     assert "Quota used up" in failed
-    assert records_of(ana.get(link(failed, "show all")).text) == [*range(50)]
+    assert records_of(ana.get(link(failed, "Show all")).text) == [*range(50)]
     opened = ana.get(ana.get(f"/runs/{run.run_id}/steps/119").location).text
     assert 119 in records_of(opened)
     assert "past the last record" in ana.get(f"/runs/{run.run_id}?after=500").text

@@ -82,6 +82,10 @@ class PostgresCheckpointStore(SqlCheckpointStore):
         """Return the server's clock: the only one that all executors share."""
         return func.clock_timestamp() + literal(timedelta(seconds=plus_seconds), Interval)
 
+    def scrub(self) -> str | None:
+        """Return what to do: the server keeps old versions of rows until it is told to rewrite its tables."""
+        return "run VACUUM FULL on runs, step_records, decisions and audit_events; write-ahead logs age out"
+
     def starts_with(self, column: Any, prefix: str) -> Any:
         """Return a LIKE, served by the index with pattern operators whatever the collation."""
         return column.startswith(prefix, autoescape=True)

@@ -24,7 +24,7 @@ SUMMARY_COLUMNS = [column for column in runs.c if column.name not in _LARGE]
 
 
 # Kinds of events that never hold data of a run's payloads.
-_PLAIN_EVENTS = ("access.", "audit.", "auth.", "key.", "payload.", "user.")
+PLAIN_EVENTS = ("access.", "audit.", "auth.", "key.", "payload.", "user.")
 
 
 def summary_from_row(row: AnyRow, codec: PayloadCodec = PLAIN) -> RunSummary:
@@ -292,7 +292,7 @@ def decision_from_row(row: AnyRow, codec: PayloadCodec = PLAIN) -> Decision:
 
 def event_values(event: AuditEvent, codec: PayloadCodec = PLAIN) -> dict[str, Any]:
     """Return the columns of an audit event; what concerns accounts and access is never sealed."""
-    if str(event.event_type).startswith(_PLAIN_EVENTS):
+    if str(event.event_type).startswith(PLAIN_EVENTS):
         codec = PLAIN
     return {
         "event_type": event.event_type,

@@ -154,6 +154,10 @@ class SqlCheckpointStore(CheckpointStore):
         """Return what in the database's settings could lose a write that was acknowledged."""
         raise NotImplementedError
 
+    def scrub(self) -> str | None:
+        """Remove what overwritten rows left behind in the files, or return what there is to do for that."""
+        return None
+
     def close(self) -> None:
         """Release the connections."""
         self._engine.dispose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -89,6 +90,13 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
     def database_now(self, plus_seconds: float = 0.0) -> Any:
         """Return the clock of this host: a SQLite database is used from one host only."""
         return literal(utc_now() + timedelta(seconds=plus_seconds), UtcDateTime)
+
+    def scrub(self) -> str | None:
+        """Write the file anew and empty its log, so that neither holds what was overwritten."""
+        with closing(self.engine.raw_connection()) as connection:
+            connection.cursor().execute("VACUUM").close()
+            connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        return None
 
     def starts_with(self, column: Any, prefix: str) -> Any:
         """Return a range: SQLite's LIKE ignores case and therefore cannot use the index."""

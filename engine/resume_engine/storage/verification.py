@@ -8,6 +8,8 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, inspect, literal, or_, select
 
 from resume_engine.core.run import FINISHED_STATUSES
+from resume_engine.storage.encryption import EncryptedCodec
+from resume_engine.storage.key_rotation import count_unsealed
 from resume_engine.storage.run_filter import BLOCKED_BY_TEXTS
 from resume_engine.storage.schema import HEAD_REVISION, metadata, runs, step_records
 from resume_engine.storage.schema_version import found_schema
@@ -26,7 +28,15 @@ def verify(store: SqlCheckpointStore) -> list[str]:
         findings = list(_missing_parts(conn))
         if not findings:
             findings += _counter_findings(conn)
-    return findings + store.settings_at_risk()
+    return findings + _clear_findings(store) + store.settings_at_risk()
+
+
+def _clear_findings(store: SqlCheckpointStore) -> list[str]:
+    """Return what lies in the clear, or under an older key, although a key is given."""
+    count = count_unsealed(store) if isinstance(store.codec, EncryptedCodec) else 0
+    if not count:
+        return []
+    return [f"{count} row(s) are not sealed with the newest key: run `resume-engine db rotate-keys`"]
 
 
 def _missing_parts(conn: Connection) -> Iterator[str]:
