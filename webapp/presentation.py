@@ -164,6 +164,27 @@ EVENTS: dict[str, str] = {
     "audit.exported": "exported the audit log",
 }
 
+_TOLD = (
+    "message",
+    "step_name",
+    "error_message",
+    "workflow_name",
+    "environment",
+    "status_before",
+    "status",
+    "email",
+    "role_before",
+    "role",
+    "purpose",
+    "sessions",
+    "method",
+    "path",
+    "what",
+    "format",
+    "address",
+)
+"""What of an event's payload is worth a line, in the order in which it reads well."""
+
 _UNKNOWN = Look(
     label="unknown", icon="circle", tone="grey", sentence="This word is not known to this version."
 )
@@ -200,6 +221,17 @@ def event_words(event_type: object) -> str:
     return EVENTS.get(word) or word.replace(".", " ").replace("_", " ")
 
 
+def event_details(event: Any) -> str:
+    """Return what an audit event says beyond actor and act, on one line: its note, else what it was about."""
+    if event.note:
+        return formats.first_line(event.note)
+    told = [event.payload.get(key) for key in _TOLD if isinstance(event.payload.get(key), str | int)]
+    filters = event.payload.get("filter")
+    if isinstance(filters, dict):
+        told += [f"{name} {text}" for name, text in filters.items()]
+    return formats.first_line(" · ".join(str(word) for word in told if word != ""))
+
+
 def allows(kind: object, failure: Any, briefly: bool = False) -> str:
     """Return what the button of `kind` lets happen after `failure`; `briefly`: no word on earlier steps."""
     step = f"step {failure.step_index}" if failure else "the failed step"
@@ -232,6 +264,7 @@ FILTERS = {
     "bytes_size": formats.bytes_size,
     "compact": formats.compact,
     "duration": formats.duration,
+    "event_details": event_details,
     "event_words": event_words,
     "first_line": formats.first_line,
     "gate_look": gate_look,

@@ -66,6 +66,14 @@ def test_one_line_an_event_actor_and_act_first(page_store: SqlCheckpointStore, a
     assert re.search(r'<time [^>]*title="\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"', text)
 
 
+def test_a_line_says_what_it_was_about(alice: PageClient, sign_in: SignIn) -> None:
+    sign_in("otto")
+    assert alice.post("/runs/r-1/decisions/reject", data={"note": "x"}).status_code == 403
+    text = " | ".join(lines(alice.get("/audit").text))
+    assert "added a person alice@example.org · auditor" in text
+    assert "alice@example.org was refused a page POST · /runs/r-1/decisions/reject" in text
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [

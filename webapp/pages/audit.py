@@ -76,13 +76,9 @@ def export(format_name: str) -> ResponseReturnValue:
     wanted = address.filter
     if wanted.until is None or wanted.until > now:
         wanted = replace(wanted, until=now)  # a file that is being written does not chase its own end
+    payload = {"what": f"events.{format_name}", "filter": {n: t for n, t in address.filters.items() if t}}
     current_store().append_event(
-        AuditEvent.by(
-            current_actor(),
-            EventType.AUDIT_EXPORTED,
-            now,
-            payload={"what": f"events.{format_name}", "filter": {n: t for n, t in address.filters.items() if t}},
-        )
+        AuditEvent.by(current_actor(), EventType.AUDIT_EXPORTED, now, payload=payload)
     )
     lines, content_type = FORMATS[format_name]
     name = f"audit-events-{now:%Y%m%dT%H%M%SZ}.{format_name}"
