@@ -610,16 +610,13 @@ def test_a_finished_run_holds_no_lease_and_no_failure(
 def test_the_trace_is_the_records_without_a_clock(engine: ResumeEngine) -> None:
     run_id = engine.start_run("billing", run_id="run-1").run_id
     engine.execute_workflow(run_id, [("a", passing({"x": "ü"})), ("b", passing({}))], initial_input={"n": 1})
-    first, second = hash_input({"n": 1}), hash_input({"n": 1, "x": "ü"})
-    assert engine.get_audit_log(run_id) == "\n".join(
-        [
-            "run-1",
-            "billing",
-            f'{{"idempotency_key":"{generate_idempotency_key(run_id, "a", 0, first)}","input_hash":"{first}",'
-            '"output_data":{"x":"\\u00fc"},"sequence":0,"status":"completed","step_index":0,"step_name":"a"}',
-            f'{{"idempotency_key":"{generate_idempotency_key(run_id, "b", 1, second)}","input_hash":"{second}",'
-            '"output_data":{},"sequence":1,"status":"completed","step_index":1,"step_name":"b"}',
-        ]
-    )
+    hashes = [hash_input({"n": 1}), hash_input({"n": 1, "x": "ü"})]
+    lines = [
+        f'{{"idempotency_key":"{generate_idempotency_key(run_id, name, index, hashes[index])}",'
+        f'"input_hash":"{hashes[index]}","output_data":{output},"sequence":{index},"status":"completed",'
+        f'"step_index":{index},"step_name":"{name}"}}'
+        for index, (name, output) in enumerate((("a", '{"x":"\\u00fc"}'), ("b", "{}")))
+    ]
+    assert engine.get_audit_log(run_id) == "\n".join(["run-1", "billing", *lines])
     run = engine.get_run_status(run_id)
     assert run is not None and run.audit_trace() == engine.get_audit_log(run_id)

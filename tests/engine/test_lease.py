@@ -16,8 +16,10 @@ from resume_engine.core.clock import ManualClock, replaced_by, utc_now
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import InvalidValueError, RunBusyError, StaleRunError
 from resume_engine.core.failure_classifier import TransientStepError
+from resume_engine.core.idempotency import hash_input
 from resume_engine.core.lease import Lease, lease_seconds_from_environment
 from resume_engine.core.run import RunStatus
+from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunState
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -28,15 +30,17 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
 def take(store: SqlCheckpointStore, owner: str, seconds: float = 30) -> Any:
-    lease = Lease(store, owner, seconds)
-    return lease.take(summary(store), steps_total=3, initial_input={"a": 1}, event=None)
+    run = summary(store)
+    after = run.evolve(steps_total=3, initial_input_hash=hash_input({"a": 1}))
+    lease = Lease(store, owner, seconds, exclusive=True)
+    return lease.take(RunChange(before=run, after=after, initial_input={"a": 1}))
 
 
 def test_taking_a_run_sets_it_running(store: SqlCheckpointStore) -> None:
     new_run(store, status=RunStatus.PENDING)
     with replaced_by(ManualClock(NOON)):
         held = take(store, "worker-1")
-    assert held == summary(store)
+        assert held == summary(store)
     assert (held.status, held.lease_owner, held.lease_token) == (RunStatus.RUNNING, "worker-1", 1)
     assert held.lease_expires_at is not None and (held.lease_expires_at - NOON).total_seconds() == 30
     assert held.steps_total == 3 and store.load_initial_input("run-1") == {"a": 1}
@@ -69,10 +73,10 @@ def test_of_many_at_once_one_takes_it_and_the_others_are_told_who(store: SqlChec
     together = threading.Barrier(20)
 
     def attempt(number: int) -> str:
-        lease = Lease(store, f"worker-{number}", 30)
+        lease = Lease(store, f"worker-{number}", 30, exclusive=True)
         together.wait()
         try:
-            return lease.take(seen, steps_total=1, initial_input={}, event=None).lease_owner or ""
+            return lease.take(RunChange(before=seen, after=seen)).lease_owner or ""
         except RunBusyError as refusal:
             return f"busy: {refusal.owner}"
 

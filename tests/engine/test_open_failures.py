@@ -11,10 +11,12 @@ import pytest
 from resume_engine.core.decisions import DecisionKind
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import ResumeBlockedError
-from resume_engine.core.execution import RunExecution
+from resume_engine.core.execution import RunExecution, assert_open
 from resume_engine.core.failure_classifier import PartialStepError, PermanentStepError, TransientStepError
+from resume_engine.core.lease import Lease
 from resume_engine.core.resume_gates import GateAction, get_resume_blockers, required_actions
 from resume_engine.core.run import Environment, RunStatus
+from resume_engine.core.step import Step
 from resume_engine.core.step_record import FailureClassification
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import OLGA
@@ -43,12 +45,15 @@ def side_by_side(
     store: SqlCheckpointStore, run_id: str, functions: dict[int, Callable[..., Any]], chance: random.Random
 ) -> None:
     """Let steps that all began before any of them ended, end in random order."""
-    executions = {index: RunExecution(store, summary(store, run_id), worker="w") for index in functions}
+    lease = Lease(store, "w", 30, exclusive=False)
+    executions = {index: RunExecution(store, summary(store, run_id), lease) for index in functions}
     order = list(functions)
     chance.shuffle(order)
     for index in order:
         try:
-            executions[index].execute(f"step_{index}", index, {}, functions[index])
+            assert_open(executions[index].run, f"step_{index}")
+            step = Step(f"step_{index}", functions[index])
+            executions[index].call(step, executions[index].prepare(step, index, {}))
         except tuple(ERRORS.values()):
             pass
         except ResumeBlockedError:

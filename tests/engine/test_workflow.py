@@ -15,6 +15,7 @@ from resume_engine.core.errors import (
     UnknownEnvironmentError,
     WorkflowMismatchError,
 )
+from resume_engine.core.executor import Continuation
 from resume_engine.core.failure_classifier import TransientStepError
 from resume_engine.core.run import Environment, RunStatus
 from resume_engine.core.step import Step, as_steps
@@ -34,7 +35,12 @@ def started(engine: ResumeEngine, *, fail_at: int | None = 2, count: int = 4, **
 
 def test_a_new_run_starts_at_the_first_step(engine: ResumeEngine, store: SqlCheckpointStore) -> None:
     run_id = engine.start_run("billing").run_id
-    made = plan(store, summary(store, run_id), as_steps(steps(3)), {"order": 7}, 0)
+    made = plan(
+        store,
+        summary(store, run_id),
+        as_steps(steps(3)),
+        Continuation(initial_input={"order": 7}, start_index=0),
+    )
     assert (made.first_index, made.initial_input, made.outputs, made.retry_input) == (
         0,
         {"order": 7},
@@ -47,7 +53,7 @@ def test_a_failed_run_goes_on_at_the_failed_step_with_its_recorded_input(
     engine: ResumeEngine, store: SqlCheckpointStore
 ) -> None:
     run_id = started(engine)
-    made = plan(store, summary(store, run_id), as_steps(steps(4)), None, None)
+    made = plan(store, summary(store, run_id), as_steps(steps(4)), Continuation())
     assert made.first_index == 2
     assert made.outputs == {0: {"out_0": 0}, 1: {"out_1": 1}}
     assert made.retry_input == {"order": 7, "out_0": 0, "out_1": 1}
@@ -55,7 +61,7 @@ def test_a_failed_run_goes_on_at_the_failed_step_with_its_recorded_input(
 
 def test_a_finished_record_leaves_nothing(engine: ResumeEngine, store: SqlCheckpointStore) -> None:
     run_id = started(engine, fail_at=None)
-    assert plan(store, summary(store, run_id), as_steps(steps(4)), None, None).first_index == 4
+    assert plan(store, summary(store, run_id), as_steps(steps(4)), Continuation()).first_index == 4
 
 
 def test_the_recorded_input_of_the_failed_attempt_is_authoritative(engine: ResumeEngine) -> None:
@@ -100,10 +106,13 @@ MISMATCHES: dict[str, tuple[list[tuple[str, Any]], str]] = {
         [steps(4)[1], steps(4)[0], *steps(4)[2:]],
         "step 0: the record says 'step_0', the workflow given says 'step_1'",
     ),
-    "a step removed": (steps(4)[1:], "the record says 4 steps in all, the workflow given says 3 steps"),
-    "the last step removed": (steps(3), "the record says 4 steps in all, the workflow given says 3 steps"),
-    "a step added": (steps(5), "the record says 4 steps in all, the workflow given says 5 steps"),
-    "no steps": ([], "the record says 4 steps in all, the workflow given says 0 steps"),
+    "a step removed": (steps(4)[1:], "step 0: the record says 'step_0', the workflow given says 'step_1'"),
+    "the last step removed": (
+        steps(3),
+        "the record says 'step_3', the workflow given says no step. Recorded: step_0, step_1, step_2, step_3.",
+    ),
+    "a step added": (steps(5), "step 4: the record says no step, the workflow given says 'step_4'"),
+    "no steps": ([], "the record says 'step_0', the workflow given says no step. .*Given: no steps."),
 }
 
 

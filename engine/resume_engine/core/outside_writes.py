@@ -24,7 +24,9 @@ def with_status(run: RunSummary, status: RunStatus, at: datetime) -> RunSummary:
     Raises `RunFinishedError` when a finished run would change, `ResumeBlockedError` when a closed gate
     would be passed, `InvalidValueError` for a cancellation, which only a rejection may do.
     """
-    if status is run.status:
+    # A client that read the run before the decision would write its old "failed" back.
+    outdated = (run.status, status) == (RunStatus.PAUSED, RunStatus.FAILED) and run.failure is not None
+    if status is run.status or outdated:
         return replace(run, updated_at=at)
     if run.status in FINISHED_STATUSES:
         raise RunFinishedError(run.run_id, run.status)
