@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from resume_engine.core.permissions import PEOPLE_ROLES, ROLE_PERMISSIONS, Permission, Role, role_allows
@@ -22,8 +24,7 @@ def test_the_table(role: Role) -> None:
 
 
 def test_each_role_may_do_what_those_before_it_may() -> None:
-    ranks = list(Role)
-    for lower, higher in zip(ranks, ranks[1:], strict=False):
+    for lower, higher in pairwise(Role):
         assert ROLE_PERMISSIONS[lower] < ROLE_PERMISSIONS[higher]
 
 

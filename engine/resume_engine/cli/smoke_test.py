@@ -26,6 +26,7 @@ WORKFLOW_NAME = "resume-engine smoke test"
     "--database",
     metavar="URL",
     envvar="DATABASE_URL",
+    show_envvar=True,
     help="Database to try; its test run stays there, completed [default: a temporary SQLite file].",
 )
 def smoke_test(database: str | None) -> None:
