@@ -81,6 +81,18 @@ def test_days_are_chosen_in_a_panel(runs: RunFactory, visit: Visit) -> None:
     assert rows(ana) == [old.run_id]
 
 
+def test_filters_unfold_on_a_phone_and_stay_where_they_are(runs: RunFactory, visit: Visit) -> None:
+    runs.completed()
+    ana = visit("ana", width=390)
+    ana.open("/runs")
+    assert ana.page.get_by_label("State", exact=True).is_hidden()
+    ana.page.locator(".filter-toggle").click()
+    ana.page.get_by_text("Dates").click()  # the first tap hits: nothing has moved
+    assert ana.page.get_by_label("From UTC").is_visible()
+    assert ana.overflow() == 0
+    assert ana.accessibility_problems() == []
+
+
 def test_an_id_is_found_in_one_action_with_the_keyboard_alone(runs: RunFactory, visit: Visit) -> None:
     for _ in range(3):
         runs.completed()
