@@ -95,6 +95,13 @@ def test_every_number_of_a_tab_is_the_length_of_its_list(runs: RunFactory, ana: 
             assert len(listed(ana.get(unescape(href)).text)) == int(number), href
 
 
+def test_a_cause_of_several_lines_survives_the_filter_form(runs: RunFactory, ana: PageClient) -> None:
+    run = runs.blocked(message="half\nof it")
+    for line_break in ("\n", "\r\n"):
+        text = ana.get("/gates", query_string={"cause": f"half{line_break}of it"}).text
+        assert listed(text) == [run.run_id]
+
+
 @pytest.mark.parametrize(
     "query",
     [

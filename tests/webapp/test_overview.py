@@ -51,6 +51,7 @@ def a_week_of_runs(runs: RunFactory) -> None:
             runs.blocked("permanent", message="x" * 119 + " and what comes later differs" + str(hours))
             runs.blocked("partial", message="half\nof it", environment="prod")
             runs.blocked("permanent", message="100% _of_ \\ 'quoted' \"it\" <b>")
+            runs.blocked("permanent", message="\n  blanks around it  ")
             runs.cancelled(message="payment gateway timed out")
     with at(ago(days=8)):
         runs.completed()

@@ -98,7 +98,8 @@ def bulk_href(cause: str, address: GateListAddress | None = None) -> str:
 
 def read(args: MultiDict[str, str]) -> GateListAddress:
     """Return what an address asks for; raise `InvalidValueError` rather than show other runs."""
-    words = {name: args[name] for name in WORDS if args.get(name)}
+    # Browsers send the line breaks of a hidden field as CR LF; messages hold LF.
+    words = {name: args[name].replace("\r\n", "\n") for name in WORDS if args.get(name)}
     for name, text in words.items():
         if len(args.getlist(name)) > 1:
             raise InvalidValueError(name, "is given more than once. Keep one.")
