@@ -250,7 +250,7 @@ def _local_object() -> object:
         float("inf"),
         [float("nan")],
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_cannot_be_held_is_refused_before_the_step(value: Any) -> None:
     with open_store("sqlite:///:memory:") as store:
