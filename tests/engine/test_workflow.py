@@ -109,7 +109,7 @@ MISMATCHES: dict[str, tuple[list[tuple[str, Any]], str]] = {
     "a step removed": (steps(4)[1:], "step 0: the record says 'step_0', the workflow given says 'step_1'"),
     "the last step removed": (
         steps(3),
-        "the record says 'step_3', the workflow given says no step. Recorded: step_0, step_1, step_2, step_3.",
+        "says 'step_3', the workflow given says no step. Recorded: step_0, step_1, step_2, step_3. Given: ",
     ),
     "a step added": (steps(5), "step 4: the record says no step, the workflow given says 'step_4'"),
     "no steps": ([], "the record says 'step_0', the workflow given says no step. .*Given: no steps."),

@@ -22,7 +22,7 @@ ALLOWED = {
     "resume_engine.cli": {"core", "storage", "adapters", "worker", "cli"},
 }
 # The words the rest of the engine speaks in: they know nothing but each other.
-RECORDS = {"actor", "clock", "codec", "errors", "idempotency", "permissions", "run", "step_record"}
+RECORDS = {"actor", "clock", "codec", "errors", "idempotency", "payload", "permissions", "run", "step_record"}
 # Decided without a store, a clock or a random number in reach.
 PURE_RULES = {"failure_classifier", "resume_gates", "run_summary"}
 

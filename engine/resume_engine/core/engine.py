@@ -26,8 +26,9 @@ from resume_engine.core.errors import (
 from resume_engine.core.execution import assert_open
 from resume_engine.core.executor import RUN_BLOCK_STEP, Continuation, Executor
 from resume_engine.core.failure_classifier import FailureRule
-from resume_engine.core.idempotency import generate_idempotency_key, generate_run_id, hash_input
+from resume_engine.core.idempotency import generate_idempotency_key, generate_run_id
 from resume_engine.core.lease import assert_idle, check_lease_seconds, lease_seconds_from_environment
+from resume_engine.core.payload import payload_hash
 from resume_engine.core.permissions import Role
 from resume_engine.core.process_identity import new_owner
 from resume_engine.core.resume_gates import GateAction, ResumeBlocker
@@ -320,7 +321,7 @@ class ResumeEngine:
         self, run_id: str, failure: Failure, input_data: dict[str, Any], fn: StepCallable
     ) -> StepRecord:
         name = f"{COMPENSATION_PREFIX}{failure.step_name}"[:255]
-        key = generate_idempotency_key(run_id, name, failure.step_index, hash_input(input_data))
+        key = generate_idempotency_key(run_id, name, failure.step_index, payload_hash(input_data))
         earlier = self._store.get_step_by_idempotency_key(key)
         if earlier is not None and earlier.sequence < failure.sequence:
             # It undid an earlier failure of this step with this input; the new one needs a key of its own.

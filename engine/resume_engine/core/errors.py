@@ -181,12 +181,25 @@ class OutputNotSerializableError(StepOutputError, TypeError):
 class WorkflowMismatchError(ResumeEngineError):
     """Report a workflow whose steps are not those of the record."""
 
-    def __init__(self, run_id: str, step_index: int, expected: str, found: str) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        step_index: int,
+        expected: str,
+        found: str,
+        graphs: tuple[Sequence[str], Sequence[str]] | None = None,
+    ) -> None:
         self.run_id, self.step_index, self.expected, self.found = run_id, step_index, expected, found
+        both = f" Recorded: {_names(graphs[0])}. Given: {_names(graphs[1])}." if graphs else ""
         super().__init__(
-            f"Run {run_id}, step {step_index}: the record says {expected}, the workflow given says {found}. "
-            "Resume with the workflow that started the run, or start a new run."
+            f"Run {run_id}, step {step_index}: the record says {expected}, the workflow given says {found}."
+            f"{both} Resume with the workflow that started the run, or start a new run."
         )
+
+
+def _names(steps: Sequence[str]) -> str:
+    shown = ", ".join(steps[:20])
+    return f"{shown}, ... ({len(steps)} steps)" if len(steps) > 20 else shown or "no steps"
 
 
 class InputMismatchError(ResumeEngineError):

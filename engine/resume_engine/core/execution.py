@@ -23,9 +23,9 @@ from resume_engine.core.errors import (
     StepTimeoutError,
 )
 from resume_engine.core.failure_classifier import FailureRule, classify
-from resume_engine.core.idempotency import generate_idempotency_key, hash_input
+from resume_engine.core.idempotency import generate_idempotency_key
 from resume_engine.core.open_failures import after_record
-from resume_engine.core.payload import as_recorded, storable
+from resume_engine.core.payload import as_recorded, payload_hash, storable
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import FINISHED_STATUSES
 from resume_engine.core.run_change import RunChange
@@ -76,7 +76,7 @@ class RunExecution:
         if isinstance(index, bool) or not isinstance(index, int) or index < 0:
             raise InvalidValueError("step_index", f"must be a whole number from 0, found {index!r}")
         data = self._checked_input(step.name, index, input_data)
-        input_hash = hash_input(data)
+        input_hash = payload_hash(data)
         return StepRecord(
             step_name=step.name,
             step_index=index,

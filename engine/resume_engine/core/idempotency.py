@@ -10,7 +10,6 @@ import json
 import uuid
 from typing import Any
 
-from resume_engine.core.codec import TAG, object_fields
 from resume_engine.core.errors import IdempotencyCollisionError
 
 __all__ = [
@@ -23,20 +22,8 @@ __all__ = [
 
 
 def canonical_json(data: Any) -> str:
-    """Return `data` as JSON with sorted keys and no spaces; what JSON lacks is written by `str`.
-
-    Dataclasses and pydantic models are written by class and fields: their `str` may leave fields out, and
-    two inputs that differ must not look the same.
-    """
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), default=_canonical_value)
-
-
-def _canonical_value(value: Any) -> Any:
-    found = object_fields(value)
-    if found is None:
-        return str(value)
-    kind, class_name, fields = found
-    return {TAG: kind, "class": class_name, "value": dict(fields)}
+    """Return `data` as JSON with sorted keys and no spaces; what JSON lacks is written by `str`."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), default=str)
 
 
 def hash_input(data: dict[str, Any]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from resume_engine.core import codec
+from resume_engine.core.idempotency import hash_input
 
 
 def encode(data: Any) -> str:
@@ -27,3 +29,12 @@ def as_recorded(data: dict[str, Any]) -> dict[str, Any]:
     """Return what a record will hold of `data`, so that a first run sees what a resumed one would."""
     decoded: dict[str, Any] = codec.loads(codec.dumps(data))
     return decoded
+
+
+def payload_hash(data: dict[str, Any]) -> str:
+    """Return the hash of what a record holds of `data`: `hash_input` of plain JSON, of the tagged form else.
+
+    The text of an object may leave fields out; two inputs that differ must not look the same.
+    """
+    text = codec.dumps(data)
+    return hash_input(json.loads(text) if codec.TAG in text else data)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from resume_engine.core.errors import ReplayDivergenceError, RunNotFoundError
-from resume_engine.core.idempotency import generate_idempotency_key, hash_input
+from resume_engine.core.idempotency import generate_idempotency_key
+from resume_engine.core.payload import payload_hash
 from resume_engine.core.run import Run, RunStatus
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step import Step
@@ -64,7 +65,7 @@ def _start(
         recorded = completed[0].input_data
     if initial_input is None:
         return recorded or {}
-    if recorded is not None and hash_input(initial_input) != hash_input(recorded):
+    if recorded is not None and payload_hash(initial_input) != payload_hash(recorded):
         difference = f"the initial input {_differing(recorded, initial_input)}"
         raise ReplayDivergenceError(summary.run_id, 0, "initial input", difference)
     return initial_input
@@ -74,7 +75,7 @@ def _check(run: Run, record: StepRecord, step: Step, state: dict[str, Any]) -> N
     if step.name != record.step_name:
         difference = f"recorded name {record.step_name!r}, workflow name {step.name!r}"
         raise ReplayDivergenceError(run.run_id, record.step_index, step.name, difference)
-    input_hash = hash_input(state)
+    input_hash = payload_hash(state)
     if input_hash != record.input_hash:
         difference = f"recorded input {_differing(record.input_data, state)}"
         raise ReplayDivergenceError(run.run_id, record.step_index, step.name, difference)

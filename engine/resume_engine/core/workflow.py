@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 from resume_engine.core import clock
@@ -18,8 +19,8 @@ from resume_engine.core.errors import (
 )
 from resume_engine.core.execution import NextAttempt, RunExecution
 from resume_engine.core.failure_classifier import TransientStepError
-from resume_engine.core.idempotency import canonical_json, hash_input
-from resume_engine.core.payload import as_recorded
+from resume_engine.core.idempotency import canonical_json
+from resume_engine.core.payload import as_recorded, payload_hash
 from resume_engine.core.retry import NO_RETRY
 from resume_engine.core.run import Environment, Run, RunStatus, parse_environment
 from resume_engine.core.run_summary import RunSummary
@@ -128,7 +129,7 @@ def plan(store: CheckpointStore, run: RunSummary, steps: Sequence[Step], given: 
         workflow_hash=fingerprint(names),
         first_index=first,
         initial_input=initial,
-        initial_input_hash=hash_input(initial),
+        initial_input_hash=payload_hash(initial),
         outputs=outputs,
         retry_input=None if changed else retry_input,
         changes=(*changes, *changed),
@@ -149,17 +150,15 @@ def _workflow_changes(
     if run.workflow_hash == fingerprint(names):
         return ()
     recorded = tuple(store.load_workflow(run.run_id))
-    index = next((i for i, pair in enumerate(zip(recorded, names, strict=False)) if pair[0] != pair[1]), None)
     if allowed:
         return ((EventType.RUN_WORKFLOW_CHANGED, {"before": list(recorded), "after": list(names)}),)
-    at = min(len(recorded), len(names)) if index is None else index
-    raise WorkflowMismatchError(run.run_id, at, _words(recorded, at), _words(names, at))
+    pairs = enumerate(zip_longest(recorded, names))
+    at, (expected, found) = next((i, pair) for i, pair in pairs if pair[0] != pair[1])
+    raise WorkflowMismatchError(run.run_id, at, _word(expected), _word(found), (recorded, names))
 
 
-def _words(names: Sequence[str], at: int) -> str:
-    here = repr(names[at]) if at < len(names) else "no step"
-    shown = ", ".join(names[max(0, at - 2) : at + 3])
-    return f"{here} (of {len(names)}: ... {shown} ...)" if len(names) > 1 else here
+def _word(name: str | None) -> str:
+    return "no step" if name is None else repr(name)
 
 
 def _check_count(run: RunSummary, names: tuple[str, ...]) -> None:
@@ -185,12 +184,12 @@ def _initial_input(
     store: CheckpointStore, run: RunSummary, given: Continuation, first_input: State | None
 ) -> tuple[State, tuple[Change, ...]]:
     # A run of 0.2.0 has no initial input on its row: what its first step was given stands for it.
-    expected = run.initial_input_hash or (None if first_input is None else hash_input(first_input))
+    expected = run.initial_input_hash or (None if first_input is None else payload_hash(first_input))
     wanted = _as_recorded(run, given.initial_input)
-    if wanted is not None and expected is not None and hash_input(wanted) != expected:
+    if wanted is not None and expected is not None and payload_hash(wanted) != expected:
         if not given.allow_input_change:
-            raise InputMismatchError(run.run_id, expected, hash_input(wanted))
-        return wanted, ((EventType.RUN_INPUT_CHANGED, {"before": expected, "after": hash_input(wanted)}),)
+            raise InputMismatchError(run.run_id, expected, payload_hash(wanted))
+        return wanted, ((EventType.RUN_INPUT_CHANGED, {"before": expected, "after": payload_hash(wanted)}),)
     if run.initial_input_hash is not None:
         return store.load_initial_input(run.run_id) or {}, ()
     return wanted if wanted is not None else first_input or {}, ()
