@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from dataclasses import dataclass
 
@@ -13,9 +12,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
 from resume_engine.core import errors as engine
+from resume_engine.core.masking import mask_text, masked_logger
 from webapp.htmx import is_htmx
 
-logger = logging.getLogger(__name__)
+logger = masked_logger(__name__)
 
 
 class AccessDeniedError(Exception):
@@ -55,6 +55,9 @@ STATUS_OF_ERROR: dict[type[BaseException], int] = {
     engine.FailureMovedOnError: 409,
     engine.DecisionNotAllowedError: 403,
     engine.DecisionInputError: 422,
+    engine.PayloadError: 500,
+    engine.PayloadLockedError: 409,
+    engine.PayloadUnreadableError: 500,
     engine.SchemaError: 503,
     engine.SchemaOutdatedError: 503,
     engine.SchemaTooNewError: 503,
@@ -120,6 +123,12 @@ ANSWERS: dict[int, Answer] = {
 }
 
 
+TITLE_OF_ERROR: dict[type[BaseException], str] = {
+    engine.PayloadLockedError: "The payloads of this database are encrypted",
+}
+"""Where the status alone would say the wrong thing."""
+
+
 def status_of(error: BaseException) -> int:
     """Return the status for an error: that of the nearest class in its ancestry, else 500."""
     for cls in type(error).__mro__:
@@ -159,7 +168,8 @@ def respond(error: Exception) -> Response:
     status = status_of(error) if known else (error.code or 500)  # type: ignore[attr-defined]
     if status >= 500:
         logger.error("%s: %s %r failed", request_id(), request.method, request.path, exc_info=error)
-    response = render(status, _message(error, status))
+    title = TITLE_OF_ERROR.get(type(error))
+    response = render(status, _message(error, status), title=title)
     if isinstance(error, HTTPException):
         for name, value in error.get_headers(request.environ):
             if name in ("Allow", "Retry-After"):
@@ -172,7 +182,7 @@ def _message(error: Exception, status: int) -> str | None:
     if status >= 500:
         return None
     if isinstance(error, engine.ResumeEngineError):
-        return str(error)
+        return mask_text(str(error))
     if isinstance(error, CSRFError):
         return error.description
     if isinstance(error, HTTPException) and error.description != type(error).description:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+from resume_engine.core.masking import MASK_BEGINNING, mask_json_text
+
 MAX_CHARACTERS = 20_000
 """More of one value is not put on a page; the raw download has all of it."""
 PREVIEW_CHARACTERS = 120
@@ -24,11 +26,21 @@ Token = tuple[str, str]
 """A class name of app.css (k, s, n, b, or empty for punctuation) and the text to show."""
 
 
+class Revealed(str):
+    """JSON text that its reader may see with its secrets."""
+
+
 def as_text(value: Any) -> str:
-    """Return `value` as JSON text; text is taken to be JSON already, as it is stored."""
-    if isinstance(value, str):
+    """Return `value` as JSON text, secrets masked; text is taken to be JSON already, as it is stored."""
+    if isinstance(value, Revealed):
         return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return mask_json_text(text)
+
+
+def is_masked(value: Any) -> bool:
+    """Return whether something in a text that is shown is masked."""
+    return MASK_BEGINNING in str(value or "")
 
 
 def size(value: Any) -> int:

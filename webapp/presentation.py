@@ -162,6 +162,7 @@ EVENTS: dict[str, str] = {
     "user.password_changed": "changed a password",
     "user.link_created": "made a sign-in link",
     "audit.exported": "exported the audit log",
+    "payload.revealed": "looked at a masked value",
 }
 
 _TOLD = (
@@ -284,6 +285,7 @@ def register(app: Flask) -> None:
     """Give every template of `app` the filters and tables of this module."""
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True  # indentation is for us, not for the wire
     app.jinja_env.filters.update(FILTERS)
+    app.jinja_env.tests["masked"] = json_view.is_masked
     app.jinja_env.globals.update(
         STATES=STATES,
         STEP_STATES=STEP_STATES,

@@ -6,7 +6,6 @@ a wait. What a closed gate blocks it never sees: a failure in prod waits for its
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,13 +22,14 @@ from resume_engine.core.errors import (
     RunNotFoundError,
     StaleRunError,
 )
+from resume_engine.core.masking import masked_logger
 from resume_engine.core.permissions import Role
 from resume_engine.core.retry import Backoff
 from resume_engine.core.run import RunStatus
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step import StepLike, as_steps
 
-logger = logging.getLogger(__name__)
+logger = masked_logger(__name__)
 
 RUNS_PER_PASS = 50
 """Runs read in one pass; few, so that what is cleared meanwhile does not wait behind them."""

@@ -26,7 +26,7 @@ from resume_engine.core.errors import (
     PayloadUnreadableError,
 )
 from resume_engine.core.idempotency import canonical_json
-from resume_engine.core.payload import as_recorded, payload_hash, payload_hash
+from resume_engine.core.payload import as_recorded, payload_hash
 from resume_engine.core.step_record import StepRecord
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.run_page_queries import RunPageQueries

@@ -36,6 +36,11 @@ from resume_engine.worker import Worker
 
 CANARY = "c4nary9x"
 
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 SECRET_NAMES = [
     "password",
     "userPassword",
@@ -381,3 +386,23 @@ def test_the_command_line_is_masked(tmp_path: Any) -> None:
         answer = CliRunner().invoke(main, [*words, "--database", url])
         assert answer.exit_code == 0, (words, answer.output)
         assert CANARY not in answer.output, words
+
+
+def test_the_command_line_reveals_only_on_demand_and_on_record(tmp_path: Any) -> None:
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    with open_store(url) as store:
+        run_id = failing_run(ResumeEngine(store))
+        trace = ResumeEngine(store).get_audit_log(run_id)
+    shown = CliRunner().invoke(
+        main, ["runs", "show", run_id, "--json", "--reveal", "--as", "olga", "--database", url]
+    )
+    assert json.loads(shown.output)["steps"][0]["output_data"] == {"token": CANARY, "ok": 1}
+    export = ["audit", "export", run_id, "--reveal", "--as", "olga", "--database", url]
+    assert CliRunner().invoke(main, export).output == trace
+    assert CliRunner().invoke(main, [*export, "--format", "csv"]).exit_code == 2
+    with open_store(url) as store:
+        looks = [e for e in store.list_events(run_id) if e.event_type == "payload.revealed"]
+        assert [(e.actor, e.payload) for e in looks] == [
+            ("olga", {"field": "run"}),
+            ("olga", {"field": "audit log"}),
+        ]

@@ -154,7 +154,7 @@ def test_failed_attempts_share_the_key_of_the_completed_one(store: SqlCheckpoint
 def test_the_database_itself_keeps_a_sequence_unique(store: SqlCheckpointStore) -> None:
     store.commit(change(new_run(store), completed(0)))
     with pytest.raises(IntegrityError), store.writing() as conn:
-        conn.execute(insert(step_records), rows.step_values("run-1", completed(0, name="other")))
+        conn.execute(insert(step_records), rows.step_values("run-1", completed(0, name="other"), store.codec))
 
 
 def test_a_taken_sequence_is_a_stale_view(store: SqlCheckpointStore) -> None:

@@ -12,6 +12,7 @@ from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
 from resume_engine.core.store import CheckpointStore
 from resume_engine.storage import rows
+from resume_engine.storage.payload_codec import PLAIN
 from resume_engine.storage.schema import step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.stores.changes import change, completed, failed, new_run
@@ -32,7 +33,7 @@ def many(store: SqlCheckpointStore) -> list[StepRecord]:
     made = [failed(n) if n % 3 == 2 else completed(n) for n in range(MANY)]
     new_run(store)
     with store.writing() as conn:
-        conn.execute(insert(step_records), [rows.step_values("run-1", record) for record in made])
+        conn.execute(insert(step_records), [rows.step_values("run-1", record, PLAIN) for record in made])
     return made
 
 
@@ -112,7 +113,7 @@ def test_open_failures(store: SqlCheckpointStore, case: str) -> None:
     records, expected = OPEN_FAILURES[case]
     new_run(store)
     with store.writing() as conn:
-        conn.execute(insert(step_records), [rows.step_values("run-1", record) for record in records])
+        conn.execute(insert(step_records), [rows.step_values("run-1", record, PLAIN) for record in records])
     assert [record.sequence for record in store.list_open_failures("run-1")] == expected
     # The contract's own way to find them, for stores that have no better one.
     assert [r.sequence for r in CheckpointStore.list_open_failures(store, "run-1")] == expected

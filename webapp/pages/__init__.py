@@ -7,7 +7,17 @@ from importlib.util import find_spec
 
 from flask import Flask
 
-PAGES = ("overview", "runs", "run_detail", "downloads", "gates", "decisions", "bulk_approvals", "audit")
+PAGES = (
+    "overview",
+    "runs",
+    "run_detail",
+    "downloads",
+    "reveal",
+    "gates",
+    "decisions",
+    "bulk_approvals",
+    "audit",
+)
 
 
 def register(app: Flask) -> None:

@@ -10,12 +10,14 @@ from flask import Blueprint, Response, abort, request
 from resume_engine.core import clock
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.audit_export import csv_lines, jsonl_lines
+from resume_engine.core.masking import mask_json_text
 from resume_engine.core.permissions import Permission
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from webapp.extensions import audit_queries, current_store, run_queries
+from webapp.json_view import is_masked
 from webapp.pages.run_detail import summary_or_404
-from webapp.permissions import current_actor, requires
+from webapp.permissions import can, current_actor, requires
 
 blueprint = Blueprint("downloads", __name__)
 
@@ -23,11 +25,19 @@ blueprint = Blueprint("downloads", __name__)
 @blueprint.get("/runs/<path:run_id>/audit-log")
 @requires(Permission.AUDIT_EXPORT)
 def audit_log(run_id: str) -> Response:
-    """Send the audit trace, byte for byte what `engine.get_audit_log` returns."""
+    """Send the audit trace, byte for byte what `engine.get_audit_log` returns.
+
+    Who may not reveal secrets gets it with the secrets in it masked, and its name says so then.
+    """
     run = summary_or_404(run_id)
     _note_export(run_id, "audit log")
-    lines = trace_lines(current_store(), run)
-    return attachment(lines, "text/plain; charset=utf-8", f"audit-log-{run_id}.txt")
+    lines, name = trace_lines(current_store(), run), f"audit-log-{run_id}.txt"
+    if can(Permission.PAYLOADS_REVEAL):
+        if request.method == "GET":
+            lines = _noting_secrets(lines, current_store(), look(run_id, "audit log"))
+    elif any(mask_json_text(line) != line for line in trace_lines(current_store(), run)):
+        lines, name = map(mask_json_text, lines), f"audit-log-masked-{run_id}.txt"
+    return attachment(lines, "text/plain; charset=utf-8", name)
 
 
 @blueprint.get("/runs/<path:run_id>/events.jsonl")
@@ -53,13 +63,14 @@ def events_csv(run_id: str) -> Response:
 @blueprint.get("/runs/<path:run_id>/steps/<int(max=999999999):sequence>/<any(input, output):which>")
 @requires(Permission.RUNS_READ)
 def step_value(run_id: str, sequence: int, which: str) -> Response:
-    """Send the input or output of one attempt, exactly as it is stored."""
+    """Send the input or output of one attempt as it is stored, secrets masked."""
     summary_or_404(run_id)
     text = run_queries().load_step_json(run_id, sequence, which)
     if text is None:
         abort(404, f"Record {sequence} of this run has no {which}. Failed attempts record no output.")
     _note_export(run_id, f"step {which}", sequence=sequence)
-    return attachment([text], "application/json", f"{which}-{sequence}-{run_id}.json")
+    masked = "masked-" if is_masked(text) else ""
+    return attachment([text], "application/json", f"{which}-{masked}{sequence}-{run_id}.json")
 
 
 def trace_lines(store: SqlCheckpointStore, run: RunSummary) -> Iterator[str]:
@@ -68,6 +79,27 @@ def trace_lines(store: SqlCheckpointStore, run: RunSummary) -> Iterator[str]:
     yield f"\n{run.workflow_name}"
     for record in store.iter_steps(run.run_id):
         yield f"\n{record.audit_line()}"
+
+
+def look(run_id: str, field: str, sequence: int | None = None) -> AuditEvent:
+    """Return the event of the signed-in person seeing masked values; it is written before they are sent."""
+    payload: dict[str, str | int] = {"field": field}
+    if sequence is not None:
+        payload["sequence"] = sequence
+    return AuditEvent.by(
+        current_actor(), EventType.PAYLOAD_REVEALED, clock.utc_now(), run_id=run_id, payload=payload
+    )
+
+
+def _noting_secrets(lines: Iterator[str], store: SqlCheckpointStore, seen: AuditEvent) -> Iterator[str]:
+    """Yield the lines as they are; the first that holds a secret is noted before it is sent."""
+    for line in lines:
+        if mask_json_text(line) != line:
+            store.append_event(seen)
+            yield line
+            break
+        yield line
+    yield from lines
 
 
 def attachment(lines: Iterable[str], content_type: str, name: str) -> Response:

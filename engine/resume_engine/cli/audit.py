@@ -11,10 +11,12 @@ import click
 from resume_engine.cli.database import database_option, opened
 from resume_engine.cli.person import as_option, person
 from resume_engine.cli.printing import moment, one_line, table
+from resume_engine.cli.reveal import note_reveal, reveal_option
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.audit_export import csv_lines, jsonl_lines
 from resume_engine.core.clock import utc_now
 from resume_engine.core.errors import RunNotFoundError
+from resume_engine.core.masking import mask_json_text
 from resume_engine.core.run import trace_lines
 from resume_engine.storage.audit_queries import AuditQueries, EventFilter
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -54,13 +56,18 @@ def show(database: str, run_id: str | None, actor: str | None, kind: str | None,
     type=click.Choice(["trace", "jsonl", "csv"]),
     help="trace: the deterministic trace of a run [default with RUN_ID]; jsonl, csv: the events.",
 )
+@reveal_option
 @as_option
 @click.option("--output", type=click.File("w", encoding="utf-8", lazy=False), default="-")
-def export(database: str, run_id: str | None, form: str | None, name: str | None, output: TextIO) -> None:
+def export(
+    database: str, run_id: str | None, form: str | None, reveal: bool, name: str | None, output: TextIO
+) -> None:
     """Write the audit trail of a run, or of everything; the export is an audit event too."""
     form = form or ("trace" if run_id else "jsonl")
     if form == "trace" and run_id is None:
         raise click.UsageError("A trace belongs to one run: add its RUN_ID, or choose --format jsonl.")
+    if reveal and form != "trace":
+        raise click.UsageError("Events are always masked; --reveal goes with --format trace.")
     with opened(database) as store:
         _require_run(store, run_id)
         store.append_event(
@@ -69,17 +76,20 @@ def export(database: str, run_id: str | None, form: str | None, name: str | None
             )
         )
         count = 0
-        for line in _lines(store, run_id, form):
+        if reveal and run_id is not None:
+            note_reveal(store, run_id, "audit log", name)
+        for line in _lines(store, run_id, form, reveal=reveal):
             output.write(line)
             count += 1
     if output.name != "-" and output.name != "<stdout>":
         click.echo(f"Wrote {count} lines to {one_line(output.name)}.", err=True)
 
 
-def _lines(store: SqlCheckpointStore, run_id: str | None, form: str) -> Iterator[str]:
+def _lines(store: SqlCheckpointStore, run_id: str | None, form: str, *, reveal: bool) -> Iterator[str]:
     queries = AuditQueries(store)
     if form == "trace" and run_id is not None:
-        yield from _trace(store, run_id)
+        trace = _trace(store, run_id)
+        yield from trace if reveal else map(mask_json_text, trace)
         return
     events = queries.stream_run(run_id) if run_id else queries.stream(EventFilter())
     yield from csv_lines(events) if form == "csv" else jsonl_lines(events)

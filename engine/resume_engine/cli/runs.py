@@ -10,9 +10,12 @@ from typing import Any
 import click
 
 from resume_engine.cli.database import database_option, opened
+from resume_engine.cli.person import as_option
 from resume_engine.cli.printing import moment, next_step, one_line, table
+from resume_engine.cli.reveal import note_reveal, reveal_option
 from resume_engine.core.clock import utc_now
 from resume_engine.core.errors import RunNotFoundError
+from resume_engine.core.masking import mask_json_text
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment
 from resume_engine.core.run_summary import RunState, RunSummary, blockers_of
@@ -90,14 +93,19 @@ def list_runs(database: str, limit: int, cursor: str | None, as_json: bool, **fi
 @database_option
 @click.argument("run_id")
 @click.option("--json", "as_json", is_flag=True, help="The whole run with its steps, as JSON.")
-def show(database: str, run_id: str, as_json: bool) -> None:
+@reveal_option
+@as_option
+def show(database: str, run_id: str, as_json: bool, reveal: bool, name: str | None) -> None:
     """Show a run: what happened, what blocks it, what to do next."""
     with opened(database) as store:
         if as_json:
             run = store.get_run(run_id)
             if run is None:
                 raise RunNotFoundError(run_id)
-            click.echo(json.dumps(run.to_dict(), indent=2))
+            if reveal:
+                note_reveal(store, run_id, "run", name)
+            text = json.dumps(run.to_dict(), indent=2)
+            click.echo(text if reveal else mask_json_text(text))
             return
         queries = RunQueries(store)
         head = queries.load_head(run_id)

@@ -46,6 +46,7 @@ class EventType(StrEnum):
     USER_PASSWORD_CHANGED = "user.password_changed"
     USER_LINK_CREATED = "user.link_created"
     AUDIT_EXPORTED = "audit.exported"
+    PAYLOAD_REVEALED = "payload.revealed"  # somebody looked at a masked value
 
 
 @dataclass(frozen=True, kw_only=True)

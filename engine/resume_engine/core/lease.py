@@ -8,7 +8,6 @@ monotonic clock: so a slow answer never stretches it.
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from datetime import timedelta
 
 from resume_engine.core import clock, failpoints
 from resume_engine.core.errors import InvalidValueError, LeaseLostError, RunBusyError, StaleRunError
+from resume_engine.core.masking import masked_logger
 from resume_engine.core.process_identity import is_gone
 from resume_engine.core.run import RunStatus
 from resume_engine.core.run_change import RunChange
@@ -27,7 +27,7 @@ DEFAULT_LEASE_SECONDS = 30.0
 LEASE_SECONDS_MIN = 0.1
 LEASE_SECONDS_MAX = 86_400
 _MARGIN = 1 / 6  # of the lease: what a call that is under way may still take
-_log = logging.getLogger(__name__)
+_log = masked_logger(__name__)
 
 LEASE_VARIABLE = "RESUME_ENGINE_LEASE_SECONDS"
 

@@ -107,8 +107,9 @@ _SPOKEN = re.compile(rf"({_NAME})\s+(?:is\s+|was\s+|of\s+)?(?=\\*[\"'])")
 _FLAG = re.compile(r"(?<![A-Za-z0-9_.\-])(--?[A-Za-z][A-Za-z0-9_.\-]{0,120})\s+(?=[^\s\-])")
 # Nothing is masked in a text without any of these.
 _SUSPICIOUS = re.compile(
-    r"(?i)pass|pwd|secret|token|credential|authori|cookie|api.?key|key|bearer|basic|jwt|otp|cv[vc]|[cx]srf|session|"
-    r"card|connection.?string|://|eyJ|akia|asia|gh[pousr]_|glpat|xox|[sr]k[-_]|aiza|re_[a-z]"
+    r"(?i)passw|pwd|pass.?phrase|passcode|\bpw|secret|token|credential|auth|cookie|bearer|basic\s|jwt|otp|cv[vc]|"
+    r"[cx]srf|card.?number|connection.?string|://|eyJ|akia|asia|gh[pousr]_|glpat|github_pat|xox|[sr]k[-_]|aiza|re_[a-z]|"
+    r"(?:access|account|api|encryption|host|master|private|session|shared|signing|ssh|storage|webhook).?key"
 )
 
 

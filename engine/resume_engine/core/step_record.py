@@ -141,12 +141,15 @@ class StepRecord:
         )
 
     def audit_line(self) -> str:
-        """Return the record's line of the audit trace: canonical JSON of seven fields, no clock."""
+        """Return the record's line of the audit trace: canonical JSON of seven fields, no clock.
+
+        What JSON lacks stands there as it is stored: its text might differ between processes.
+        """
         return canonical_json(
             {
                 "idempotency_key": self.idempotency_key,
                 "input_hash": self.input_hash,
-                "output_data": self.output_data,
+                "output_data": as_json(self.output_data),
                 "sequence": self.sequence,
                 "status": self.status.value,
                 "step_index": self.step_index,

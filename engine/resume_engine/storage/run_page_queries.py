@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,7 @@ from resume_engine.core.idempotency import canonical_json
 from resume_engine.core.masking import mask_json_text
 from resume_engine.storage import previews
 from resume_engine.storage.gate_queries import Case, case_from_row, case_query, labelled, part
-from resume_engine.storage.payload_codec import PayloadCodec, shown_value
+from resume_engine.storage.payload_codec import PayloadCodec, shown_json
 from resume_engine.storage.schema import audit_events, decisions, runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
@@ -115,7 +116,7 @@ def _first_resume() -> Any:
 
 
 def _trace_line(row: Any, codec: PayloadCodec) -> str:
-    output = shown_value(codec, row.output_text) if row.output_text is not None else None
+    output = json.loads(shown_json(codec, row.output_text)) if row.output_text is not None else None
     cut = row.output_text is None and row.output_size is not None
     line = canonical_json(
         {

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Select, func, literal, select, text
 
 from resume_engine.core.decisions import Decision
-from resume_engine.core.masking import mask_text
+from resume_engine.core.masking import mask_json_text, mask_text
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment
 from resume_engine.core.run_summary import RunSummary
@@ -285,7 +285,7 @@ class RunQueries:
         return step_view_from_row(row, self._store.codec) if row is not None else None
 
     def load_step_json(self, run_id: str, sequence: int, which: str) -> str | None:
-        """Return the recorded `input` or `output` text of an attempt, exactly as stored, or None."""
+        """Return the recorded `input` or `output` of an attempt as JSON text, secrets masked, or None."""
         column = {"input": step_records.c.input_json, "output": step_records.c.output_json}[which]
         query = (
             select(column)
@@ -293,7 +293,8 @@ class RunQueries:
             .limit(1)
         )
         with self._store.reading() as conn:
-            return conn.execute(query).scalar()
+            text = conn.execute(query).scalar()
+        return mask_json_text(self._store.codec.unseal(text)) if text is not None else None
 
     def list_attempts(self, run_id: str, *, latest: int) -> list[AttemptMark]:
         """Return the latest attempts, oldest first."""
