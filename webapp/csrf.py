@@ -8,7 +8,14 @@ from urllib.parse import urlsplit
 from flask import Flask, current_app, request
 from flask_wtf.csrf import CSRFError, CSRFProtect
 
+from webapp.extensions import current_settings
+
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+TOO_OLD = "This page is too old to be used. Nothing was changed: reload it and try again."
+NO_COOKIE = (
+    "Your browser keeps this dashboard's cookies for HTTPS only, and this address is plain HTTP. "
+    "Use its https:// address, or start it with SECURE_COOKIES=false in a network you trust."
+)
 OWN_FETCH_SITES = frozenset({"same-origin", "none"})
 logger = logging.getLogger(__name__)
 
@@ -35,9 +42,12 @@ def check() -> None:
         protect.protect()
     except CSRFError as problem:
         logger.warning("refused: %s %r: %s", request.method, request.path, problem.description)
-        raise CSRFError(
-            "This page is too old to be used. Nothing was changed: reload it and try again."
-        ) from None
+        raise CSRFError(NO_COOKIE if _cookies_were_dropped() else TOO_OLD) from None
+
+
+def _cookies_were_dropped() -> bool:
+    """Return whether the browser could not keep a cookie, which reads like an old page otherwise."""
+    return current_settings().secure_cookies and not request.is_secure and not request.cookies
 
 
 def _is_own_site() -> bool:

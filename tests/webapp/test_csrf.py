@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 from flask import Flask
@@ -10,6 +11,7 @@ from flask import Flask
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.provision.app_fixtures import PageClient, new_client
 from tests.webapp.helpers import address_of, events
+from webapp import Settings, create_app
 from webapp.permissions import PUBLIC, permission_of
 
 SignIn = Callable[[str], PageClient]
@@ -132,3 +134,14 @@ def test_nothing_changes_on_get(app: Flask, sign_in: SignIn, page_store: SqlChec
             otto.get(address_of(rule))
     after = [event for event in events(page_store) if event.event_type != "audit.exported"]
     assert after == before
+
+
+def test_a_browser_that_keeps_no_cookie_is_told_why(
+    settings: Settings, page_store: SqlCheckpointStore
+) -> None:
+    """Served for HTTPS and visited by plain HTTP, nobody could sign in, and nobody would know why."""
+    app = create_app(replace(settings, secure_cookies=True), store=page_store)
+    visitor = app.test_client(use_cookies=False)
+    answer = visitor.post("/login", data={"email": "ana@example.org", "password": "x"})
+    assert answer.status_code == 403
+    assert "https://" in answer.text
