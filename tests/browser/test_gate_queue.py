@@ -209,6 +209,9 @@ def test_new_work_shows_up_by_itself(runs: RunFactory, visit: Visit) -> None:
     runs.blocked()
     ana.sees("1 waiting for a person", within_seconds=10)
     _header_says(ana, "1")
+    oscar.queue.first.wait_for(timeout=10_000)
+    ana.page.get_by_role("link", name="Show the oldest").click()
+    assert ana.button("Approve").is_visible()
 
 
 def _header_says(dashboard: Dashboard, number: str) -> None:

@@ -93,7 +93,8 @@ class CauseLine:
 @requires(Permission.RUNS_READ)
 def show() -> ResponseReturnValue:
     """Show the oldest open gate in place, then how the runs are doing."""
-    return render_template("overview.html", need=need(), item=_oldest(), **_figures())
+    item = _oldest()
+    return render_template("overview.html", need=need(), item=item, bare=item is None, **_figures())
 
 
 @blueprint.get("/overview/need")
@@ -103,7 +104,7 @@ def needs() -> ResponseReturnValue:
     found = need()
     if request.args.get("v") == found.version:
         return "", 204
-    return render_template("overview/_need.html", need=found, renew_count=True)
+    return render_template("overview/_need.html", need=found, bare="bare" in request.args, renew_count=True)
 
 
 @blueprint.get("/overview/figures")
