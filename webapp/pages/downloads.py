@@ -116,6 +116,7 @@ def safe_name(name: str) -> str:
 
 def _note_export(run_id: str, what: str, *, sequence: int | None = None) -> None:
     """Record who took what, before the first byte is sent; a HEAD request takes nothing."""
+    current_store().refuse_if_locked()  # once the answer has begun, it is too late to say so
     if request.method != "GET":
         return
     payload: dict[str, str | int] = {"what": what}

@@ -71,6 +71,7 @@ class SqlCheckpointStore(CheckpointStore):
         self._engine = engine
         self._reading_engine = engine.execution_options(**self._reading_options)
         self._writing_engine = engine.execution_options(writes=True)
+        self._asking_engine = engine.execution_options(asks=True)
         if check_schema:
             ensure_schema(engine, self._migration_lock)
             self._locked = self._missing_key()
@@ -111,7 +112,7 @@ class SqlCheckpointStore(CheckpointStore):
         newest = (
             select(runs.c.metadata_json).order_by(runs.c.created_at.desc(), runs.c.run_id.desc()).limit(1)
         )
-        with self.reading() as conn:
+        with self.asking() as conn:
             text = conn.execute(newest).scalar()
         return self.codec.missing_key(text) if text is not None else None
 
@@ -120,7 +121,8 @@ class SqlCheckpointStore(CheckpointStore):
         """Return whether the database is sealed with a key that is not here: it can be looked at only."""
         return self._locked is not None
 
-    def _refuse_if_locked(self) -> None:
+    def refuse_if_locked(self) -> None:
+        """Raise `PayloadLockedError` if the database is sealed with a key that is not here."""
         # What is written without the key would lie in the clear, and with another key would be lost for those
         # who hold the right one. Asked before a step runs, not when its output is recorded.
         if self._locked is not None:
@@ -141,6 +143,10 @@ class SqlCheckpointStore(CheckpointStore):
     def reading(self) -> AbstractContextManager[Connection]:
         """Open a transaction that only reads: one consistent view."""
         return self._reading_engine.begin()
+
+    def asking(self) -> AbstractContextManager[Connection]:
+        """Open a connection for a single statement that reads: it needs no transaction around it."""
+        return self._asking_engine.connect()
 
     def writing(self) -> AbstractContextManager[Connection]:
         """Open a transaction that may write; on SQLite it waits for its turn at once."""
@@ -166,7 +172,7 @@ class SqlCheckpointStore(CheckpointStore):
 
     def create_run(self, run: Run, *, actor: Actor = ENGINE_ACTOR) -> None:
         """Write a new run and its `run.started` event; raise `RunExistsError` if the id is taken."""
-        self._refuse_if_locked()
+        self.refuse_if_locked()
         check_run(run)
         event = AuditEvent.by(
             actor,
@@ -243,7 +249,7 @@ class SqlCheckpointStore(CheckpointStore):
 
     def get_step_by_idempotency_key(self, key: str) -> StepRecord | None:
         """Return the completed record with this key, or None."""
-        self._refuse_if_locked()
+        self.refuse_if_locked()
         if not is_storable(key):
             return None
         query = (
@@ -252,7 +258,7 @@ class SqlCheckpointStore(CheckpointStore):
             .order_by(step_records.c.legacy_duplicate, step_records.c.sequence.desc())
             .limit(1)
         )
-        with self.reading() as conn:
+        with self.asking() as conn:
             row = conn.execute(query).one_or_none()
         return rows.step_from_row(row, self.codec) if row is not None else None
 
@@ -262,7 +268,7 @@ class SqlCheckpointStore(CheckpointStore):
         """Return a run without its records, or None."""
         if not is_storable(run_id):
             return None
-        with self.reading() as conn:
+        with self.asking() as conn:
             live = func.coalesce(runs.c.lease_expires_at > self.database_now(), false()).label("lease_live")
             row = conn.execute(
                 select(*rows.SUMMARY_COLUMNS, live).where(runs.c.run_id == run_id)
@@ -271,7 +277,7 @@ class SqlCheckpointStore(CheckpointStore):
 
     def load_initial_input(self, run_id: str) -> dict[str, Any] | None:
         """Return the initial input a workflow was started with, or None when none was recorded."""
-        with self.reading() as conn:
+        with self.asking() as conn:
             text = conn.execute(select(runs.c.initial_input_json).where(runs.c.run_id == run_id)).scalar()
         return self.codec.decode(text) if text is not None else None
 
@@ -282,7 +288,7 @@ class SqlCheckpointStore(CheckpointStore):
             query = _steps_of(run_id).where(_after_position(position)).limit(_STEPS_PER_FETCH)
             if completed_only:
                 query = query.where(step_records.c.status.in_(COMPLETED_STATUSES))
-            with self.reading() as conn:
+            with self.asking() as conn:
                 fetched = conn.execute(query).all()
             for row in fetched:
                 yield rows.step_from_row(row, self.codec)
@@ -307,13 +313,13 @@ class SqlCheckpointStore(CheckpointStore):
             .where(step_records.c.sequence.in_(last), step_records.c.kind == StepKind.STEP.value)
             .where(status_is(StepStatus.FAILED))
         )
-        with self.reading() as conn:
+        with self.asking() as conn:
             return [rows.failure_from_row(row, self.codec) for row in conn.execute(query)]
 
     def load_step(self, run_id: str, sequence: int) -> StepRecord | None:
         """Return one record of a run by its sequence, or None."""
         query = _steps_of(run_id).where(step_records.c.sequence == sequence).limit(1)
-        with self.reading() as conn:
+        with self.asking() as conn:
             row = conn.execute(query).one_or_none()
         return rows.step_from_row(row, self.codec) if row is not None else None
 
@@ -324,7 +330,7 @@ class SqlCheckpointStore(CheckpointStore):
         tells. It is written again only when it was not, for up to half a minute.
         """
         if not _is_bare_decision(change):
-            self._refuse_if_locked()
+            self.refuse_if_locked()
         after = change.after.evolve(version=change.before.version + 1, change_id=secrets.token_hex(8))
         give_up = time.monotonic() + _UNREACHABLE_SECONDS
         wait = 0.05
@@ -363,7 +369,7 @@ class SqlCheckpointStore(CheckpointStore):
 
     def load_workflow(self, run_id: str) -> Sequence[str]:
         """Return the step names a run was started with, empty when none were recorded."""
-        with self.reading() as conn:
+        with self.asking() as conn:
             text = conn.execute(select(runs.c.workflow_json).where(runs.c.run_id == run_id)).scalar()
         return json.loads(text) if text is not None else []
 
@@ -379,7 +385,7 @@ class SqlCheckpointStore(CheckpointStore):
 
     def list_decisions(self, run_id: str, *, failure_key: str | None = None) -> Sequence[Decision]:
         """Return the decisions of a run, oldest first; only those of one failure event if given."""
-        with self.reading() as conn:
+        with self.asking() as conn:
             return _decisions_in_tx(conn, run_id, failure_key, self.codec)
 
     def append_event(self, event: AuditEvent) -> None:
@@ -390,7 +396,7 @@ class SqlCheckpointStore(CheckpointStore):
     def list_events(self, run_id: str) -> Sequence[AuditEvent]:
         """Return the stored audit events of a run, oldest first."""
         query = select(audit_events).where(audit_events.c.run_id == run_id).order_by(audit_events.c.event_id)
-        with self.reading() as conn:
+        with self.asking() as conn:
             return [rows.event_from_row(row, self.codec) for row in conn.execute(query)]
 
     def find_resumable(
@@ -419,7 +425,7 @@ class SqlCheckpointStore(CheckpointStore):
             .order_by(runs.c.updated_at, runs.c.run_id)
             .limit(limit)
         )
-        with self.reading() as conn:
+        with self.asking() as conn:
             return [rows.summary_from_row(row, self.codec) for row in conn.execute(query)]
 
     def _translated(self, change: RunChange, error: IntegrityError) -> Exception:
