@@ -15,7 +15,7 @@ from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment
 from resume_engine.core.run_summary import RunState
 from resume_engine.core.step_record import FailureClassification
-from resume_engine.storage.run_queries import FailureCause, StateCount
+from resume_engine.storage.run_counts import FailureCause, StateCount
 from webapp.extensions import audit_queries, gate_queries, run_queries
 from webapp.formats import plural
 from webapp.pages import gate_list, run_url
