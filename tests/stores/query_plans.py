@@ -57,11 +57,13 @@ def statements_of(store: SqlCheckpointStore) -> Iterator[list[Sent]]:
         finally:
             busy = False
 
-    event.listen(store.engine, "before_cursor_execute", note)
+    for engine in store.engines:
+        event.listen(engine, "before_cursor_execute", note)
     try:
         yield sent
     finally:
-        event.remove(store.engine, "before_cursor_execute", note)
+        for engine in store.engines:
+            event.remove(engine, "before_cursor_execute", note)
 
 
 def sent_by(store: SqlCheckpointStore, call: Callable[[], object]) -> list[Sent]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import URL, Connection, Interval, create_engine, func, literal, make_url, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import URL, Connection, Engine, Interval, create_engine, event, func, literal, make_url, text
+from sqlalchemy.exc import IntegrityError, InvalidatePoolError
 
 from resume_engine.core.clock import as_utc
 from resume_engine.core.errors import InvalidValueError
@@ -17,6 +20,8 @@ from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.sql_store import SqlCheckpointStore, moved_on
 from resume_engine.storage.step_append import PlainAppend
 
+_TRUSTED_SECONDS = 1.0
+_IDLE_SINCE = "idle_since"
 _MIGRATION_LOCK_ID = 0x7265_7375_6D65  # "resume"
 
 _DURABLE_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit")
@@ -47,7 +52,17 @@ class PostgresCheckpointStore(SqlCheckpointStore):
             placeholder="%s",
             lease_end="clock_timestamp() + make_interval(secs => %s)",
         )
+        _ping_when_idle(self._autocommitting)
         super().__init__(engine, check_schema=check_schema, codec=codec)
+
+    def asking(self) -> AbstractContextManager[Connection]:
+        """Open a connection for a single statement that reads: one round trip."""
+        return self._autocommitting.connect()
+
+    @property
+    def engines(self) -> Sequence[Engine]:
+        """Return every engine that the store speaks through."""
+        return (self.engine, self._autocommitting)
 
     def close(self) -> None:
         """Release the connections."""
@@ -97,6 +112,24 @@ class PostgresCheckpointStore(SqlCheckpointStore):
     def parse_hour(self, value: Any) -> datetime:
         """Return the hour as aware UTC."""
         return as_utc(value)
+
+
+def _ping_when_idle(engine: Engine) -> None:
+    """Ask a connection whether it lives only after it lay idle: no server restarts within a second."""
+
+    @event.listens_for(engine, "checkin")
+    def _note(_: Any, record: Any) -> None:
+        record.info[_IDLE_SINCE] = time.monotonic()
+
+    @event.listens_for(engine, "checkout")
+    def _ping(connection: Any, record: Any, _: Any) -> None:
+        idle_since = record.info.get(_IDLE_SINCE)
+        if idle_since is None or time.monotonic() - idle_since < _TRUSTED_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as problem:
+            raise InvalidatePoolError from problem  # the pool replaces all its connections and tries again
 
 
 def postgres_url(database_url: str) -> URL:

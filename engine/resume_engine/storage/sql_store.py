@@ -136,6 +136,11 @@ class SqlCheckpointStore(CheckpointStore):
         return self._engine
 
     @property
+    def engines(self) -> Sequence[Engine]:
+        """Return every engine that the store speaks through."""
+        return (self._engine,)
+
+    @property
     def url(self) -> str:
         """Return the database URL without its password."""
         return self._engine.url.render_as_string(hide_password=True)
