@@ -60,7 +60,7 @@ class SessionStore:
             .where(user_sessions.c.session_hash == session_hash)
             .where(user_sessions.c.revoked_at.is_(None), users.c.disabled_at.is_(None))
         )
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             row = conn.execute(query).one_or_none()
         if row is None:
             return None
@@ -142,7 +142,7 @@ class SessionStore:
             .where(user_sessions.c.expires_at > now)
             .order_by(user_sessions.c.last_seen_at.desc())
         )
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             records = [SessionRecord.from_row(row) for row in conn.execute(query)]
         return [record for record in records if record.is_alive(now)]
 

@@ -41,7 +41,7 @@ class AccountStore:
 
     def list_people(self) -> Sequence[Person]:
         """Return everybody, by email."""
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             return [Person.from_row(row) for row in conn.execute(select(users).order_by(users.c.email))]
 
     def find(self, email: str) -> Person | None:
@@ -54,7 +54,7 @@ class AccountStore:
 
     def credentials(self, email: str) -> tuple[Person, str | None] | None:
         """Return a person with the hash of their password, or None."""
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             row = conn.execute(select(users).where(users.c.email == normal_email(email))).one_or_none()
         return (Person.from_row(row), row.password_hash) if row is not None else None
 
@@ -71,7 +71,7 @@ class AccountStore:
             .where(users.c.password_hash.is_not(None) | live_link.exists())
             .limit(1)
         )
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             return conn.execute(query).first() is not None
 
     def add(self, email: str, *, role: Role, actor: Actor, display_name: str = "") -> Person:
@@ -189,12 +189,12 @@ class AccountStore:
             .where(login_links.c.token_hash == token_hash(token), login_links.c.used_at.is_(None))
             .where(login_links.c.expires_at > clock.utc_now(), users.c.disabled_at.is_(None))
         )
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             row = conn.execute(query).one_or_none()
         return (Person.from_row(row), Purpose(row.purpose)) if row is not None else None
 
     def _one(self, condition: Any) -> Person | None:
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             row = conn.execute(select(users).where(condition)).one_or_none()
         return Person.from_row(row) if row is not None else None
 

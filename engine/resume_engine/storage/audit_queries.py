@@ -47,7 +47,7 @@ class AuditQueries:
         """
         forwards = after is not None
         query = _page(wanted, after if forwards else before, limit + 1, descending=not forwards)
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             found = [previews.event(row, self._store.codec) for row in conn.execute(query)]
         page = found[:limit]
         if forwards:
@@ -59,7 +59,7 @@ class AuditQueries:
         kinds = [k for k in _KNOWN_KINDS if k.startswith(tuple(families))]
         # Nearly every event is of such a kind, so that walking all of them ends soon.
         query = _walk(EventFilter(), (audit_events.c.event_type.in_(kinds),), limit, descending=True)
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             return [previews.event(row, self._store.codec) for row in conn.execute(query)]
 
     def stream(self, wanted: EventFilter) -> Iterator[AuditEvent]:
@@ -67,7 +67,7 @@ class AuditQueries:
         last: int | None = None
         while True:
             query = _page(wanted, last, _EVENTS_PER_FETCH, descending=False)
-            with self._store.reading() as conn:
+            with self._store.asking() as conn:
                 found = [previews.event(row, self._store.codec) for row in conn.execute(query)]
             yield from found
             if len(found) < _EVENTS_PER_FETCH:

@@ -85,7 +85,7 @@ class GateQueries:
             .order_by(runs.c.blocked_since, runs.c.run_id)
             .limit(1)
         )
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             row = conn.execute(query).one_or_none()
         if row is None:
             return None
@@ -145,7 +145,7 @@ class GateQueries:
             .order_by(decisions.c.decided_at.desc(), decisions.c.decision_id.desc())
             .limit(limit)
         )
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             found = conn.execute(query).all()
         return [
             Decided(

@@ -99,7 +99,7 @@ class RunPageQueries:
             .order_by(step_records.c.sequence, step_records.c.legacy_duplicate)
             .limit(limit)
         )
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             return [_trace_line(row, self._store.codec) for row in conn.execute(query)]
 
 

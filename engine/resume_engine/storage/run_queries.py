@@ -32,6 +32,7 @@ from resume_engine.storage.run_list import (
     FEW_IDS,
     Stretch,
     blocked_query,
+    by_index,
     few_ids_query,
     list_query,
     search_query,
@@ -139,7 +140,7 @@ class RunQueries:
 
     def workflow_names(self) -> list[str]:
         """Return the names of all workflows, in order (at most 500)."""
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             return list(conn.execute(_WORKFLOW_NAMES).scalars())
 
     def list_runs(
@@ -153,7 +154,7 @@ class RunQueries:
         """Return a page of runs, newest first. `names` saves a statement when the caller has them."""
         stretch = Stretch(cursor=cursor, limit=limit + 1)
         query = self._search(wanted, names, stretch) if wanted.has_search else list_query(wanted, stretch)
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             found = [previews.run(row, self._store.codec) for row in conn.execute(query)]
         return cut_page(found, cursor, limit, lambda run: (run.created_at, run.run_id))
 
@@ -164,7 +165,8 @@ class RunQueries:
             .where(runs.c.blocked_by.is_not(None))
             .group_by(runs.c.blocked_by, runs.c.environment)
         )
-        with self._store.reading() as conn:
+        query = by_index(query, "ix_runs_blocked_gates")
+        with self._store.asking() as conn:
             found = conn.execute(query).all()
         return [
             BlockedCount(
@@ -197,7 +199,7 @@ class RunQueries:
         if message_start:
             wanted.append(cause_condition(message_start))
         stretch = Stretch(cursor=cursor, limit=limit + 1, newest_first=False)
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             found = [
                 previews.run(row, self._store.codec) for row in conn.execute(blocked_query(wanted, stretch))
             ]
@@ -211,7 +213,7 @@ class RunQueries:
         What was created before `hourly_from` is counted as one, under the first hour: that is cheaper.
         """
         stretches = Stretches.between(since, now, hourly_from)
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             return count_states(conn, stretches, now, self._store.hour_of, self._store.parse_hour)
 
     def failure_causes(self, since: datetime, *, limit: int = 8) -> list[FailureCause]:
@@ -227,7 +229,7 @@ class RunQueries:
             .order_by(amount.desc(), last.desc())
             .limit(limit)
         )
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             found = conn.execute(query).all()
         return [
             FailureCause(
@@ -244,7 +246,7 @@ class RunQueries:
     def load_runs(self, run_ids: Sequence[str]) -> list[RunSummary]:
         """Return the runs with these ids, in no particular order; unknown ids are left out."""
         query = select(*rows.SUMMARY_COLUMNS).where(runs.c.run_id.in_(run_ids))
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             return [previews.run(row, self._store.codec) for row in conn.execute(query)]
 
     def load_head(self, run_id: str) -> RunHead | None:
@@ -269,7 +271,7 @@ class RunQueries:
     ) -> tuple[list[StepView], bool]:
         """Return the attempts behind sequence `after`, and whether there are more."""
         query = _behind(STEP_VIEW_COLUMNS, run_id, after, only_failed).limit(limit + 1)
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             found = conn.execute(query).all()
         return [step_view_from_row(row, self._store.codec) for row in found[:limit]], len(found) > limit
 
@@ -280,7 +282,7 @@ class RunQueries:
             .where(step_records.c.run_id == run_id, step_records.c.sequence == sequence)
             .limit(1)
         )
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             row = conn.execute(query).one_or_none()
         return step_view_from_row(row, self._store.codec) if row is not None else None
 
@@ -292,7 +294,7 @@ class RunQueries:
             .where(step_records.c.run_id == run_id, step_records.c.sequence == sequence)
             .limit(1)
         )
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             text = conn.execute(query).scalar()
         return mask_json_text(self._store.codec.unseal(text)) if text is not None else None
 
@@ -304,7 +306,7 @@ class RunQueries:
             .order_by(step_records.c.sequence.desc(), step_records.c.legacy_duplicate.desc())
             .limit(latest)
         )
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             found = conn.execute(query).all()
         return [_attempt_from_row(row, self._store.codec) for row in reversed(found)]
 
@@ -313,7 +315,7 @@ class RunQueries:
     ) -> tuple[list[AttemptMark], bool]:
         """Return the attempts behind sequence `after` without their values, and whether there are more."""
         query = _behind(_ATTEMPT_COLUMNS, run_id, after, only_failed).limit(limit + 1)
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             found = conn.execute(query).all()
         return [_attempt_from_row(row, self._store.codec) for row in found[:limit]], len(found) > limit
 
@@ -321,7 +323,7 @@ class RunQueries:
         if names is None:
             names = self.workflow_names()
         starts_with = self._store.starts_with
-        with self._store.reading() as conn:
+        with self._store.asking() as conn:
             begun = conn.execute(few_ids_query(wanted.search_text, starts_with)).scalar_one()
         return search_query(wanted, names, stretch, starts_with=starts_with, few_ids=begun <= FEW_IDS)
 

@@ -155,6 +155,7 @@ _index(
     runs.c.workflow_name,
     where=_blocked,
 )
+_index("ix_runs_blocked_gates", runs.c.blocked_by, runs.c.environment, runs.c.blocked_since, where=_blocked)
 _index(
     "ix_runs_blocked_since",
     runs.c.blocked_since,
