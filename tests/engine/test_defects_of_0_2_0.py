@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -202,3 +204,34 @@ def test_an_output_that_json_cannot_hold_is_called_that(
     assert effects == ["charged"] and failure is not None
     assert failure.classification is FailureClassification.PARTIAL, "what was done must be undone first"
     assert failure.error_type == "OutputNotSerializableError"
+
+
+@pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
+def test_a_crash_in_the_middle_of_a_step_leaves_a_trace(tmp_path: Path) -> None:
+    """0.2.0 wrote nothing before a step had ended."""
+    url = f"sqlite:///{tmp_path / 'x.db'}"
+
+    def crash(_input: dict[str, Any], _key: str) -> dict[str, Any]:
+        os._exit(9)
+
+    with open_store(url) as store:
+        run_id = ResumeEngine(store).start_run("billing").run_id
+    child = os.fork()
+    if child == 0:
+        with open_store(url) as store:
+            ResumeEngine(store).execute_workflow(run_id, [("fetch", passing({"a": 1})), ("charge", crash)])
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    with open_store(url) as store:
+        [left] = summary(store, run_id).in_flight
+        assert (left.step_index, left.step_name, left.attempt) == (1, "charge", 1)
+        keys: list[str] = []
+
+        def charge(_input: dict[str, Any], key: str) -> dict[str, Any]:
+            keys.append(key)
+            return {}
+
+        done = ResumeEngine(store).resume(run_id, [("fetch", passing({})), ("charge", charge)])
+        assert done.status is RunStatus.COMPLETED
+        assert keys == [left.idempotency_key], "tried again with the key of the lost attempt"
+        assert summary(store, run_id).in_flight == ()
