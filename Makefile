@@ -11,7 +11,7 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 
-.PHONY: help install demo test check format bench browser wheel lock clean
+.PHONY: help install demo test check format screenshot bench browser wheel lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ check: install ## lint, formatting, types, templates
 format: install ## rewrite the Python files the way `make check` wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+screenshot: install browser ## take the README's picture of the queue anew
+	@WRITE_SCREENSHOT=1 $(BIN)/python -m pytest -q tests/browser/test_screenshot.py
 
 bench: install ## print the benchmark table
 	@$(BIN)/python -m bench $(BENCH_ARGS)

@@ -17,16 +17,16 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
-EXECUTABLE = [page for page in PAGES if PYTHON_BLOCK.search(page.read_text(encoding="utf-8"))]
+EXECUTABLE = [document for document in PAGES if PYTHON_BLOCK.search(document.read_text(encoding="utf-8"))]
 
 
-def name_of(page: Path) -> str:
-    return str(page.relative_to(ROOT))
+def name_of(document: Path) -> str:
+    return str(document.relative_to(ROOT))
 
 
-@pytest.mark.parametrize("page", EXECUTABLE, ids=name_of)
-def test_the_code_of_a_page_runs_and_prints_what_its_comments_say(page: Path, tmp_path: Path) -> None:
-    code = "\n".join(PYTHON_BLOCK.findall(page.read_text(encoding="utf-8")))
+@pytest.mark.parametrize("document", EXECUTABLE, ids=name_of)
+def test_the_code_of_a_page_runs_and_prints_what_its_comments_say(document: Path, tmp_path: Path) -> None:
+    code = "\n".join(PYTHON_BLOCK.findall(document.read_text(encoding="utf-8")))
     promised = re.findall(r"print\(.*\)  # (.+)$", code, re.MULTILINE)
     script = tmp_path / "page.py"
     script.write_text(code, encoding="utf-8")
@@ -41,22 +41,29 @@ def test_the_code_of_a_page_runs_and_prints_what_its_comments_say(page: Path, tm
     assert done.returncode == 0, done.stderr
     for line in promised:
         if not line.startswith("or "):
-            assert line in done.stdout, f"{name_of(page)} promises {line!r}; printed:\n{done.stdout}"
+            assert line in done.stdout, f"{name_of(document)} promises {line!r}; printed:\n{done.stdout}"
 
 
 def test_readme_has_code_to_run() -> None:
     assert ROOT / "README.md" in EXECUTABLE
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
-def test_links_of_a_page_lead_somewhere(page: Path) -> None:
-    for target in LINK.findall(page.read_text(encoding="utf-8")):
-        assert (page.parent / target).exists(), f"{name_of(page)} links to {target}, which is not there"
+@pytest.mark.parametrize("document", PAGES, ids=name_of)
+def test_links_of_a_page_lead_somewhere(document: Path) -> None:
+    for target in LINK.findall(document.read_text(encoding="utf-8")):
+        assert (document.parent / target).exists(), f"{name_of(document)} links to {target}, which is not there"
 
 
 def test_troubleshooting_knows_every_error_a_caller_can_meet() -> None:
     text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
-    bases = {"ResumeEngineError", "InvalidValueError", "StepOutputError", "DecisionError", "SchemaError"}
+    bases = {
+        "DecisionError",
+        "InvalidValueError",
+        "PayloadError",
+        "ResumeEngineError",
+        "SchemaError",
+        "StepOutputError",
+    }
     raised = {
         name
         for name, member in inspect.getmembers(errors, inspect.isclass)
