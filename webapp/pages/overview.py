@@ -15,7 +15,8 @@ from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment
 from resume_engine.core.run_summary import RunState
 from resume_engine.core.step_record import FailureClassification
-from resume_engine.storage.run_counts import FailureCause, StateCount
+from resume_engine.storage.run_counts import StateCount
+from resume_engine.storage.run_queries import FailureCause
 from webapp.extensions import audit_queries, gate_queries, run_queries
 from webapp.formats import plural
 from webapp.pages import gate_list, run_url
@@ -136,7 +137,7 @@ def _figures() -> dict[str, object]:
     # Whole hours, so that the bars, the numbers and the lists behind them count the same runs.
     day = this_hour - timedelta(hours=HOURS_OF_A_DAY - 1)
     week = this_hour - timedelta(days=DAYS_OF_A_WEEK)
-    counts = run_queries().count_states(week, now)
+    counts = run_queries().count_states(week, now, hourly_from=day)
     hours = _hours([count for count in counts if count.hour >= day], day)
     return {
         "day": {"hours": hours, "words": _words(hours), "since": day, "figures": _by_state(counts, day)},
