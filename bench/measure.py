@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import event
+
+from resume_engine.storage.sql_store import SqlCheckpointStore
 
 _WARM_UP_ROUNDS = 2
 _CONTROL = ("BEGIN", "COMMIT", "ROLLBACK")
+_WRITES = ("INSERT ", "UPDATE ", "DELETE ")
 
 
 @dataclass
@@ -21,11 +24,17 @@ class Timings:
     """Milliseconds of one thing, one entry a round."""
 
     milliseconds: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
 
     def at(self, share: float) -> float:
         """Return the time that this share of the rounds stayed below."""
         ordered = sorted(self.milliseconds)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+    @property
+    def cpu(self) -> float:
+        """Return the median of the processor time of this process: what is left of the noise of others."""
+        return sorted(self.processor)[len(self.processor) // 2]
 
     @property
     def p50(self) -> float:
@@ -44,11 +53,12 @@ def interleaved(calls: dict[Any, Callable[[], object]], rounds: int) -> dict[Any
     gc.collect()
     for number in range(rounds + _WARM_UP_ROUNDS):
         for key, call in calls.items():
-            started = time.perf_counter()
+            started, started_cpu = time.perf_counter(), time.thread_time()
             call()
-            elapsed = (time.perf_counter() - started) * 1000
+            elapsed, cpu = time.perf_counter() - started, time.thread_time() - started_cpu
             if number >= _WARM_UP_ROUNDS:
-                found[key].milliseconds.append(elapsed)
+                found[key].milliseconds.append(elapsed * 1000)
+                found[key].processor.append(cpu * 1000)
     return found
 
 
@@ -66,23 +76,22 @@ class Traffic:
 
 
 @contextmanager
-def traffic(engine: Engine) -> Iterator[Traffic]:
+def traffic(store: SqlCheckpointStore) -> Iterator[Traffic]:
     """Count what reaches the driver while the block runs, whichever way the store takes to it."""
     seen = Traffic()
-    engine.dispose()
-    if engine.dialect.name == "sqlite":
-        hook: tuple[str, Any] = ("connect", _sqlite_hook(seen))
-    else:
-        hook = ("do_connect", _postgres_hook(seen))
-    event.listen(engine, *hook)
+    hook = _sqlite_hook(seen) if store.engine.dialect.name == "sqlite" else _postgres_hook(seen)
+    store.close()  # what counts are new connections
+    for engine in store.engines:
+        event.listen(engine, *hook)
     try:
         yield seen
     finally:
-        event.remove(engine, *hook)
-        engine.dispose()
+        for engine in store.engines:
+            event.remove(engine, *hook)
+        store.close()
 
 
-def _sqlite_hook(seen: Traffic) -> Any:
+def _sqlite_hook(seen: Traffic) -> tuple[str, Any]:
     def trace(sql: str) -> None:
         if sql.startswith("COMMIT"):
             seen.commits += 1
@@ -92,18 +101,18 @@ def _sqlite_hook(seen: Traffic) -> Any:
     def connected(raw: sqlite3.Connection, _: Any) -> None:
         raw.set_trace_callback(trace)
 
-    return connected
+    return "connect", connected
 
 
-def _postgres_hook(seen: Traffic) -> Any:
+def _postgres_hook(seen: Traffic) -> tuple[str, Any]:
     import psycopg2.extensions
 
     class Cursor(psycopg2.extensions.cursor):  # type: ignore[misc]
         def execute(self, sql: Any, parameters: Any = None) -> None:
             text = sql if isinstance(sql, str) else sql.as_string(self)
-            if not text.startswith((*_CONTROL, "SET ", "SHOW ", "SELECT 1")):
+            if not text.startswith((*_CONTROL, "SET ", "SHOW ")) and text != "SELECT 1":
                 seen.statements.append(text)
-                if self.connection.autocommit and not text.startswith(("SELECT", "select", "\n")):
+                if self.connection.autocommit and any(word in text for word in _WRITES):
                     seen.commits += 1
             super().execute(sql, parameters)
 
@@ -120,7 +129,7 @@ def _postgres_hook(seen: Traffic) -> Any:
     def connect(_: Any, __: Any, ___: Any, options: dict[str, Any]) -> None:
         options["connection_factory"] = Connection
 
-    return connect
+    return "do_connect", connect
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -134,7 +134,7 @@ def _backend_table(backend: str, data: list[Dataset], pages: dict[str, str], rou
         calls |= {(name, at): call for name, call in bare_queries(dataset).items()}
     times = interleaved(calls, rounds)
     small, large = (f"{dataset.runs:,}" for dataset in data)
-    header = [backend, "SQL", f"{small} p50", f"{large} p50", "p95", "growth", "to bare"]
+    header = [backend, "SQL", f"{small} p50", f"{large} p50", "p95", "cpu", "growth", "to bare"]
     floors = [_floor_line(name, times) for name in (LIST_FLOOR, RUN_FLOOR)]
     lines = [_page_line(name, counts[name], sizes[name], times) for name in pages]
     return table(header, floors + lines)
@@ -145,7 +145,7 @@ def _look(
 ) -> tuple[dict[str, int], dict[str, tuple[int, int]]]:
     """Return the statements of each page, and its bytes on the small and on the large database."""
     counts, sizes = {}, {}
-    with traffic(browsers[1].data.store.engine) as seen:
+    with traffic(browsers[1].data.store) as seen:
         for name, path in pages.items():
             seen.clear()
             large = len(browsers[1].open(path))
@@ -157,7 +157,16 @@ def _look(
 def _floor_line(name: str, times: Times) -> list[str]:
     small, large = times[name, 0], times[name, 1]
     growth = f"{large.p50 / small.p50:.1f}"
-    return [name, "1", f"{small.p50:.2f}", f"{large.p50:.2f}", f"{large.p95:.2f}", growth, "1"]
+    return [
+        name,
+        "1",
+        f"{small.p50:.2f}",
+        f"{large.p50:.2f}",
+        f"{large.p95:.2f}",
+        f"{large.cpu:.2f}",
+        growth,
+        "1",
+    ]
 
 
 def _page_line(name: str, count: int, sizes: tuple[int, int], times: Times) -> list[str]:
@@ -171,6 +180,7 @@ def _page_line(name: str, count: int, sizes: tuple[int, int], times: Times) -> l
         f"{small.p50:.1f}",
         f"{large.p50:.1f}",
         f"{large.p95:.1f}",
+        f"{large.cpu:.1f}",
         growth,
         f"{large.p50 / floor.p50:.0f}",
     ]

@@ -142,7 +142,7 @@ def report(shelf: Shelf, sizes: tuple[int, int], rounds: int, match: str = "") -
 
 def _statements(data: Dataset) -> dict[str, int]:
     found = {}
-    with traffic(data.store.engine) as seen:
+    with traffic(data.store) as seen:
         for name, call in cases(data).items():
             seen.clear()
             call()

@@ -9,7 +9,7 @@ import random
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Table
@@ -17,13 +17,14 @@ from sqlalchemy import Table
 from bench.stories import STORY_TIME, Outcome, Story, StoryTeller, duration, possible
 from bench.workflows import ENVIRONMENTS, PEOPLE, WORKFLOWS
 from resume_engine.core.audit import AuditEvent, EventType
+from resume_engine.core.idempotency import generate_idempotency_key
 from resume_engine.storage.schema import audit_events, decisions, runs, step_records
 
 RUN_OF_10 = "b0000010-0000-4000-8000-000000000010"
 RUN_OF_1000 = "b0001000-0000-4000-8000-000000001000"
 RUN_OF_10000 = "b0010000-0000-4000-8000-000000010000"
 DAYS = 60
-DATA_VERSION = 2
+DATA_VERSION = 3
 """Raise it when other rows than before come out of here: kept databases are then built anew."""
 
 Values = list[Any]
@@ -88,6 +89,9 @@ COLUMNS: dict[str, list[str]] = {
     table.name: [c.name for c in table.c if c.name != "legacy_duplicate"]
     for table in (runs, step_records, decisions, audit_events)
 }
+
+
+_IN_FLIGHT_AT = COLUMNS["runs"].index("in_flight_json")
 
 
 class Press:
@@ -181,18 +185,29 @@ class _Printed:
         self.outcome = story.key[2]
         self.duration = duration(story)
         self.run = _template(runs, story.run)
+        self.in_flight = json.loads(story.run["in_flight_json"] or "[]")
+        self.in_flight_hash = story.in_flight_hash
         self.steps = [_template(step_records, step) for step in story.steps]
         self.decisions = [_template(decisions, decision) for decision in story.decisions]
         self.events = [_template(audit_events, event) for event in story.events]
 
     def stamp(self, run_id: str, start: datetime, step_id: int, decision_id: int) -> Stamped:
         """Return the rows of a run that started at `start` (UTC, without a zone)."""
+        run = self.run.stamp(run_id, start, None)
+        if self.in_flight:
+            run[_IN_FLIGHT_AT] = self._in_flight(run_id, start)
         return Stamped(
-            run=self.run.stamp(run_id, start, None),
+            run=run,
             steps=[t.stamp(run_id, start, step_id + at) for at, t in enumerate(self.steps)],
             decisions=[t.stamp(run_id, start, decision_id + at) for at, t in enumerate(self.decisions)],
             events=[(start + t.moments[0][1], t, run_id) for t in self.events],
         )
+
+    def _in_flight(self, run_id: str, start: datetime) -> str:
+        [(index, name, _, attempt, since)] = self.in_flight
+        key = generate_idempotency_key(run_id, name, index, self.in_flight_hash or "")
+        moved = start.replace(tzinfo=UTC) + (datetime.fromisoformat(since) - STORY_TIME)
+        return json.dumps([[index, name, key, attempt, moved.isoformat()]])
 
 
 def _template(table: Table, row: dict[str, Any]) -> Template:

@@ -58,7 +58,7 @@ def _work(state: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _traffic(store: SqlCheckpointStore, workflow: Callable[[], None], size: int) -> tuple[int, int]:
-    with traffic(store.engine) as seen:
+    with traffic(store) as seen:
         workflow()
         return len(seen.statements), seen.commits
 

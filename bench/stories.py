@@ -20,6 +20,7 @@ from bench.workflows import BACKFILL, ENVIRONMENTS, EXECUTORS, PEOPLE, WORKFLOWS
 from resume_engine.core import clock
 from resume_engine.core.decisions import DecisionKind, DecisionRequest, decide
 from resume_engine.core.engine import ResumeEngine
+from resume_engine.core.idempotency import hash_input
 from resume_engine.core.resume_gates import required_actions
 from resume_engine.core.run import Environment, Run, RunStatus
 from resume_engine.core.step import Step
@@ -28,6 +29,7 @@ from resume_engine.storage.schema import audit_events, decisions, runs, step_rec
 from resume_engine.storage.sqlite_backend import SQLiteCheckpointStore
 
 Row = dict[str, Any]
+LEASE_SECONDS = 30
 STORY_TIME = datetime(2026, 1, 5, 9, 0, tzinfo=UTC)
 
 
@@ -56,6 +58,7 @@ class Story:
     steps: Sequence[Row]
     decisions: Sequence[Row]
     events: Sequence[Row]
+    in_flight_hash: str | None = None  # of the input of the step at which the executor is
 
 
 class _Vanish(BaseException):
@@ -69,6 +72,7 @@ class StoryTeller:
         self._rng = random.Random(seed)
         self._clock = clock.ManualClock(STORY_TIME)
         self._store = SQLiteCheckpointStore("sqlite:///:memory:")
+        self._input_hash = ""
 
     def tell_all(self, workflows: Sequence[Workflow] = WORKFLOWS) -> list[Story]:
         """Return a story for every workflow, environment and outcome that can happen there."""
@@ -96,7 +100,7 @@ class StoryTeller:
         fail_at: int | None = None,
     ) -> Story:
         self._clock.move_to(STORY_TIME)
-        engine = ResumeEngine(self._store, owner=self._rng.choice(EXECUTORS), lease_seconds=30)
+        engine = ResumeEngine(self._store, owner=self._rng.choice(EXECUTORS), lease_seconds=LEASE_SECONDS)
         metadata = {"tenant": self._rng.choice(["north", "south", "west"]), "model": "m-large-3"}
         if outcome is Outcome.PENDING:
             pending = Run(
@@ -171,6 +175,7 @@ class StoryTeller:
     def _work(self, problem: BaseException | None) -> Any:
         def work(state: Row, key: str) -> Row:
             self._clock.advance(self._rng.lognormvariate(-0.5, 1.2))
+            self._input_hash = hash_input(state)
             if problem is not None:
                 raise problem
             return {"cursor": key[:8], "items": self._rng.randrange(1, 500), "checked": True}
@@ -187,12 +192,17 @@ class StoryTeller:
                 found = conn.execute(select(table).where(table.c.run_id == run_id).order_by(table.c[order]))
                 return [dict(row) for row in found.mappings()]
 
+            run = rows_of(runs, "run_id")[0]
+            if run["lease_owner"] is not None:
+                # A step that is left by an error gives its lease back; one at work, or killed, has it still.
+                run["lease_expires_at"] = run["updated_at"] + timedelta(seconds=LEASE_SECONDS)
             return Story(
                 key=key,
-                run=rows_of(runs, "run_id")[0],
+                run=run,
                 steps=rows_of(step_records, "sequence"),
                 decisions=rows_of(decisions, "decision_id"),
                 events=rows_of(audit_events, "event_id"),
+                in_flight_hash=self._input_hash if run["in_flight_json"] else None,
             )
 
 
