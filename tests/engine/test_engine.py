@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -97,6 +99,20 @@ def test_the_name_of_the_executor_is_recorded(store: SqlCheckpointStore) -> None
     assert record.worker == "worker-7"
     with pytest.raises(InvalidValueError, match="^owner: "):
         ResumeEngine(store, owner="x" * 256)
+
+
+def test_threads_share_one_executor_from_the_first_call(store: SqlCheckpointStore) -> None:
+    """Parallel branches are known by it as branches of one run."""
+    for _ in range(50):
+        engine = ResumeEngine(store)
+        together = threading.Barrier(4)
+
+        def owner(_: int, engine: ResumeEngine = engine, barrier: threading.Barrier = together) -> str:
+            barrier.wait()
+            return engine.owner
+
+        with ThreadPoolExecutor(4) as pool:
+            assert len(set(pool.map(owner, range(4)))) == 1
 
 
 # Steps

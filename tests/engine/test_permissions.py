@@ -12,7 +12,7 @@ READ = {Permission.ACCOUNT_MANAGE, Permission.AUDIT_EXPORT, Permission.AUDIT_REA
 EXPECTED: dict[Role, set[Permission]] = {
     Role.AUDITOR: READ,
     Role.RUNNER: READ | {Permission.RUNS_WRITE},
-    Role.OPERATOR: READ | {Permission.RUNS_WRITE, Permission.GATES_DECIDE},
+    Role.OPERATOR: READ | {Permission.RUNS_WRITE, Permission.GATES_DECIDE, Permission.PAYLOADS_REVEAL},
     Role.ADMIN: set(Permission),
 }
 

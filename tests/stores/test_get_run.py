@@ -79,11 +79,13 @@ def test_a_summary_costs_one_statement_however_many_steps(store: SqlCheckpointSt
         if not statement.startswith("BEGIN"):
             statements.append(statement)
 
-    sqlalchemy_event.listen(store.engine, "before_cursor_execute", count)
+    for engine in store.engines:
+        sqlalchemy_event.listen(engine, "before_cursor_execute", count)
     try:
         assert summary(store) == run
     finally:
-        sqlalchemy_event.remove(store.engine, "before_cursor_execute", count)
+        for engine in store.engines:
+            sqlalchemy_event.remove(engine, "before_cursor_execute", count)
     assert len(statements) == 1 and "step_records" not in statements[0]
 
 

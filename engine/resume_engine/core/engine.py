@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -63,7 +64,9 @@ class ResumeEngine:
         )
         self._named = None if owner is None else check_text("owner", owner, 255)
         self._rules = tuple(rules)
-        self._process: int | None = None
+        self._process = os.getpid()
+        self._renewal = threading.Lock()
+        self._current = self._new_executor()
 
     @property
     def store(self) -> CheckpointStore:
@@ -312,10 +315,14 @@ class ResumeEngine:
     def _executor(self) -> Executor:
         """Return the executor of this process; a forked child gets one of its own."""
         if self._process != os.getpid():
-            self._process = os.getpid()
-            owner = self._named or new_owner()
-            self._current = Executor(self._store, owner, self._lease_seconds, self._rules)
+            with self._renewal:
+                if self._process != os.getpid():
+                    self._current = self._new_executor()
+                    self._process = os.getpid()
         return self._current
+
+    def _new_executor(self) -> Executor:
+        return Executor(self._store, self._named or new_owner(), self._lease_seconds, self._rules)
 
     def _compensate(
         self, run_id: str, failure: Failure, input_data: dict[str, Any], fn: StepCallable
