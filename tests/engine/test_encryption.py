@@ -32,6 +32,7 @@ from resume_engine.storage.schema import metadata as schema
 from resume_engine.storage.schema import runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.storage.verification import verify
+from tests.provision.postgres import Databases
 
 OLD, NEW = EncryptedCodec.generate_key(), EncryptedCodec.generate_key()
 CANARY = "canary-7f3a"
@@ -185,7 +186,9 @@ def test_causes_are_told_apart_by_their_type(opened: Opener) -> None:
 
 
 def test_without_the_key_a_resume_says_what_is_missing(opened: Opener) -> None:
-    run_id = blocked_run(opened(OLD))
+    sealed = opened(OLD)
+    waiting = blocked_run(sealed, "waiting")
+    failed = blocked_run(sealed, "failed", ConnectionError("away"))
     for keys in ((), (NEW,)):
         engine = ResumeEngine(opened(*keys))
         calls: list[str] = []
@@ -194,18 +197,19 @@ def test_without_the_key_a_resume_says_what_is_missing(opened: Opener) -> None:
             calls.append(key)
             return {}
 
-        acts: list[Callable[[], object]] = [
-            lambda e=engine: e.start_run("w"),
-            lambda e=engine: e.resume(run_id, [(name, note) for name in STEPS]),
-            lambda e=engine: e.execute_compensation(run_id, note),
-            lambda e=engine: e.get_run_status(run_id),
-            lambda e=engine: e.get_audit_log(run_id),
-            lambda e=engine: e.record_compensation(run_id, note="done"),
-        ]
-        for act in acts:
-            with pytest.raises((PayloadLockedError, Exception)) as caught:
-                act()
-            assert isinstance(caught.value, PayloadLockedError) or "Resume blocked" in str(caught.value)
+        acts: dict[str, Callable[[ResumeEngine], object]] = {
+            "start": lambda e: e.start_run("w"),
+            "resume": lambda e: e.resume(failed, [(name, note) for name in STEPS]),
+            "step": lambda e: e.execute_step(failed, "charge", 1, {}, note),
+            "compensation": lambda e: e.execute_compensation(waiting, note),
+            "words": lambda e: e.record_compensation(waiting, note="done"),
+            "run": lambda e: e.get_run_status(failed),
+            "trace": lambda e: e.get_audit_log(failed),
+        }
+        for name, act in acts.items():
+            with pytest.raises(PayloadLockedError, match=KEYS_VARIABLE):
+                act(engine)
+                pytest.fail(name)
         assert calls == [], "no step runs whose output could not be recorded"
 
 
@@ -384,3 +388,37 @@ def test_the_command_rotates(url: str, opened: Opener, monkeypatch: pytest.Monke
         texts = [row[0] for row in raw.cursor().execute(str(select(runs.c.metadata_json)))]
     assert texts and all(text.startswith(SEALED_MARK) for text in texts)
     assert CANARY.encode() not in bytes_on_disk(url)
+
+
+def test_postgres_is_sealed_too(postgres_databases: Databases) -> None:
+    """Nothing in any column of any table, before and after a rotation from plain to sealed."""
+    address = postgres_databases.create_migrated()
+    with open_store(address, codec=PLAIN) as plain:
+        decided(plain, blocked_run(plain, "r1"))
+        assert _cells_with(plain, CANARY)
+    with open_store(address, codec=EncryptedCodec([OLD])) as store:
+        assert key_rotation.rotate_keys(store) > 5
+        decided(store, blocked_run(store, "r2"))
+        ResumeEngine(store).decide(
+            blocked_run(store, "r3"), "compensation", OLGA, note=CANARY, result={"a": CANARY}
+        )
+        assert not _cells_with(store, CANARY)
+        assert store.scrub() is not None
+        view = RunQueries(store).load_step_view("r2", 1)
+        assert view is not None and view.error_message == f"half done for {CANARY}"
+        assert RunPageQueries(store).load("r2") is not None and GateQueries(store).load_case("r3") is not None
+    with open_store(address, codec=PLAIN) as locked:
+        assert locked.is_locked
+        assert RunPageQueries(locked).load("r2") is not None
+    postgres_databases.drop(address)
+
+
+def _cells_with(store: SqlCheckpointStore, text: str) -> list[tuple[str, str]]:
+    with store.reading() as conn:
+        return [
+            (table.name, name)
+            for table in schema.sorted_tables
+            for row in conn.execute(select(table))
+            for name, value in row._mapping.items()
+            if text in str(value)
+        ]
