@@ -30,7 +30,7 @@ class UnavailableError(Exception):
     """The database does not answer: nothing was changed."""
 
 
-# The nearest class in a error's ancestry decides; tests/webapp/test_errors.py wants a row for every class.
+# The nearest class in an error's ancestry decides; tests/webapp/test_errors.py wants a row for every class.
 STATUS_OF_ERROR: dict[type[BaseException], int] = {
     engine.ResumeEngineError: 500,
     engine.RunNotFoundError: 404,
@@ -38,10 +38,12 @@ STATUS_OF_ERROR: dict[type[BaseException], int] = {
     engine.RunFinishedError: 409,
     engine.RunBusyError: 409,
     engine.StaleRunError: 409,
+    engine.LeaseLostError: 409,
     engine.ResumeBlockedError: 409,
     engine.InvalidValueError: 400,
     engine.UnknownEnvironmentError: 400,
     engine.InputNotSerializableError: 400,
+    engine.StepTimeoutError: 500,
     engine.StepOutputError: 500,
     engine.OutputNotDictError: 500,
     engine.OutputNotSerializableError: 500,
