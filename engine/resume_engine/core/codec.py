@@ -49,14 +49,17 @@ class PlainFields(Mapping[str, Any]):
         return f"PlainFields({self.class_name!r}, {self._fields!r})"
 
 
+_ENCODER = json.JSONEncoder(allow_nan=False)  # made once: json.dumps would make one for each call
+
+
 def dumps(data: Any) -> str:
     """Return `data` as JSON text; raise TypeError, ValueError or RecursionError for what cannot be kept."""
     if not _looks_like_envelope(data):
         try:
-            return json.dumps(data, allow_nan=False)
+            return _ENCODER.encode(data)
         except TypeError:
             pass  # some value in it is not JSON: the envelope may hold it
-    return json.dumps({ENVELOPE: VERSION, "value": to_tagged(data)}, allow_nan=False)
+    return _ENCODER.encode({ENVELOPE: VERSION, "value": to_tagged(data)})
 
 
 def loads(text: str) -> Any:

@@ -21,9 +21,12 @@ __all__ = [
 ]
 
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=str)
+
+
 def canonical_json(data: Any) -> str:
     """Return `data` as JSON with sorted keys and no spaces; what JSON lacks is written by `str`."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), default=str)
+    return _CANONICAL.encode(data)
 
 
 def hash_input(data: dict[str, Any]) -> str:

@@ -27,14 +27,20 @@ def is_storable(text: str) -> bool:
 
 def as_recorded(data: dict[str, Any]) -> dict[str, Any]:
     """Return what a record will hold of `data`, so that a first run sees what a resumed one would."""
-    decoded: dict[str, Any] = codec.loads(codec.dumps(data))
+    return from_text(codec.dumps(data))
+
+
+def from_text(text: str) -> dict[str, Any]:
+    """Return the payload that `encode` wrote: a new object each time."""
+    decoded: dict[str, Any] = codec.loads(text)
     return decoded
 
 
-def payload_hash(data: dict[str, Any]) -> str:
+def payload_hash(data: dict[str, Any], text: str | None = None) -> str:
     """Return the hash of what a record holds of `data`: `hash_input` of plain JSON, of the tagged form else.
 
-    The text of an object may leave fields out; two inputs that differ must not look the same.
+    The text of an object may leave fields out; two inputs that differ must not look the same. `text` is
+    what `encode` wrote of `data`, when the caller has it.
     """
-    text = codec.dumps(data)
-    return hash_input(json.loads(text) if codec.TAG in text else data)
+    written = codec.dumps(data) if text is None else text
+    return hash_input(json.loads(written) if codec.TAG in written else data)

@@ -69,6 +69,9 @@ class StepRecord:
     error_traceback: str | None = None
     classified_by: str | None = None
     worker: str | None = None
+    # What `payload.encode` wrote of the payloads, when the engine has it already: saves writing it again.
+    input_text: str | None = field(default=None, repr=False, compare=False)
+    output_text: str | None = field(default=None, repr=False, compare=False)
 
     @property
     def kind(self) -> StepKind:

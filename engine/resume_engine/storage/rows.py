@@ -187,9 +187,9 @@ def step_values(run_id: str, record: StepRecord, codec: PayloadCodec) -> dict[st
         "run_id": run_id,
         "step_name": record.step_name,
         "step_index": record.step_index,
-        "input_json": codec.encode(record.input_data),
+        "input_json": input_column(record, codec),
         "input_hash": record.input_hash,
-        "output_json": None if record.output_data is None else codec.encode(record.output_data),
+        "output_json": output_column(record, codec),
         "status": record.status.value,
         "idempotency_key": record.idempotency_key,
         "timestamp": record.timestamp,
@@ -205,6 +205,20 @@ def step_values(run_id: str, record: StepRecord, codec: PayloadCodec) -> dict[st
         "classified_by": record.classified_by,
         "worker": record.worker,
     }
+
+
+def input_column(record: StepRecord, codec: PayloadCodec) -> str:
+    """Return the input as stored."""
+    written = record.input_text
+    return codec.encode(record.input_data) if written is None else codec.seal(written)
+
+
+def output_column(record: StepRecord, codec: PayloadCodec) -> str | None:
+    """Return the output as stored, None for a step without one."""
+    if record.output_data is None:
+        return None
+    written = record.output_text
+    return codec.encode(record.output_data) if written is None else codec.seal(written)
 
 
 def _encode_text(text: str | None, codec: PayloadCodec) -> str | None:

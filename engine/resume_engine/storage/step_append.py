@@ -10,14 +10,13 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Table
 from sqlalchemy.engine.interfaces import Dialect
 
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage import rows
 from resume_engine.storage.payload_codec import PayloadCodec
-from resume_engine.storage.schema import UtcDateTime, step_records
+from resume_engine.storage.schema import UtcDateTime
 
 _MOVED = (
     "updated_at",
@@ -29,7 +28,25 @@ _MOVED = (
     "in_flight_json",
     "takeovers",
 )
-_RECORDED = tuple(column.name for column in step_records.c if column.name not in ("id", "legacy_duplicate"))
+_RECORDED = (
+    "run_id",
+    "step_name",
+    "step_index",
+    "input_json",
+    "input_hash",
+    "output_json",
+    "status",
+    "idempotency_key",
+    "timestamp",
+    "sequence",
+    "kind",
+    "attempt",
+    "started_at",
+    "duration_ms",
+    "classified_by",
+    "worker",
+)
+"""What a completed step fills; the columns of failures stay empty."""
 
 
 def is_plain(change: RunChange, after: RunSummary) -> bool:
@@ -37,6 +54,7 @@ def is_plain(change: RunChange, after: RunSummary) -> bool:
     before = change.before
     return (
         change.record is not None
+        and change.record.is_completed
         and not (change.events or change.decisions)
         and change.initial_input is None
         and change.metadata is None
@@ -61,7 +79,6 @@ class PlainAppend:
 
     def __init__(self, dialect: Dialect, *, placeholder: str, lease_end: str) -> None:
         """Compile for a dialect; `lease_end` is the SQL for "so many seconds from now"."""
-        self._dates = _date_columns(step_records)
         self._convert = _date_converter(dialect)
         moved = ", ".join(
             [*(f"{name} = {placeholder}" for name in _MOVED), f"lease_expires_at = {lease_end}"]
@@ -98,13 +115,26 @@ class PlainAppend:
 
     def insert_values(self, run_id: str, change: RunChange, codec: PayloadCodec) -> list[Any]:
         """Return the values of `insert`, in order."""
-        assert change.record is not None  # is_plain was asked before
-        values = rows.step_values(run_id, change.record, codec)
-        return [self._convert(values[n]) if n in self._dates else values[n] for n in _RECORDED]
-
-
-def _date_columns(table: Table) -> set[str]:
-    return {column.name for column in table.c if isinstance(column.type, UtcDateTime)}
+        record = change.record
+        assert record is not None  # is_plain was asked before
+        return [
+            run_id,
+            record.step_name,
+            record.step_index,
+            rows.input_column(record, codec),
+            record.input_hash,
+            rows.output_column(record, codec),
+            record.status.value,
+            record.idempotency_key,
+            self._convert(record.timestamp),
+            record.sequence,
+            record.kind.value,
+            record.attempt,
+            self._convert(record.started_at),
+            record.duration_ms,
+            record.classified_by,
+            record.worker,
+        ]
 
 
 def _date_converter(dialect: Dialect) -> Any:
