@@ -207,10 +207,13 @@ def test_what_tells_nothing_stays() -> None:
 def test_only_values_under_secret_names_change(data: Any, ascii_only: bool) -> None:
     text = json.dumps(data, ensure_ascii=ascii_only)
 
+    def tells_nothing(value: Any) -> bool:
+        return value is None or value is True or value is False or value == ""
+
     def expected(value: Any) -> Any:
         if isinstance(value, dict):
             return {
-                name: MASK if name == "password" and item not in (None, True, False, "") else expected(item)
+                name: MASK if name == "password" and not tells_nothing(item) else expected(item)
                 for name, item in value.items()
             }
         return [expected(item) for item in value] if isinstance(value, list) else value
