@@ -93,6 +93,11 @@ def short_id(identifier: object) -> str:
     return str(identifier)[:SHORT_ID_LENGTH]
 
 
+def executor(owner: str) -> str:
+    """Return an executor's name as people read it: `host:process` of the names the engine makes."""
+    return ":".join(owner.split(":")[:2]) if owner.count(":") >= 4 else owner
+
+
 def first_line(text: str | None) -> str:
     """Return the first line of a message that holds anything, without the blanks around it."""
     return next((line.strip() for line in (text or "").splitlines() if line.strip()), "")

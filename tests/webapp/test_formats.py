@@ -75,3 +75,8 @@ def test_sizes_ids_lines_and_plurals() -> None:
     assert formats.plural(1, "run") == "1 run"
     assert formats.plural(1_204, "run") == "1,204 runs"
     assert formats.plural(2, "run waits", "runs wait") == "2 runs wait"
+
+
+def test_executors_are_shown_by_host_and_process() -> None:
+    assert formats.executor("build-7:4711:99812:a1b2c3d4:0f0f0f") == "build-7:4711"
+    assert formats.executor("worker-2") == "worker-2"

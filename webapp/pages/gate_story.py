@@ -11,7 +11,7 @@ from resume_engine.core.run import RunStatus
 from resume_engine.core.run_summary import RunState, RunSummary
 from resume_engine.storage.gate_queries import Aftermath
 from resume_engine.storage.run_queries import AttemptMark, StepView
-from webapp.formats import first_line
+from webapp.formats import executor, first_line
 from webapp.presentation import gate_look
 
 EAGER_FOR = timedelta(minutes=2)  # somebody who just pressed is still looking
@@ -117,7 +117,8 @@ def _ending(
     if state is RunState.CANCELLED:
         return (StoryLine(text="The run was cancelled", at=run.finished_at, tone="bad"),)
     if state is RunState.INTERRUPTED:
-        words = f"{run.lease_owner or 'Its runner'} went silent. Another runner takes over by itself."
+        runner = executor(run.lease_owner) if run.lease_owner else "Its runner"
+        words = f"{runner} went silent. Another runner takes over by itself."
         return (StoryLine(text=words, tone="bad"),)
     if state is RunState.RUNNING:
         if retried is None and run.failure is not None:
