@@ -6,7 +6,7 @@ Modules may import `utc_now` and `monotonic` by name: what is replaced is the cl
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -73,12 +73,12 @@ def monotonic() -> float:
     return _clock.monotonic()
 
 
-def pause(seconds: float) -> None:
-    """Wait; a clock that stands still is moved on instead."""
+def pause(seconds: float, sleep: Callable[[float], object] = time.sleep) -> None:
+    """Wait; a clock that stands still is moved on instead. `sleep` says how real time is waited for."""
     if isinstance(_clock, ManualClock):
         _clock.advance(seconds)
     else:
-        time.sleep(seconds)
+        sleep(seconds)
 
 
 @contextmanager
