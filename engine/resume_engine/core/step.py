@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,11 +10,11 @@ from resume_engine.core.errors import InvalidValueError
 from resume_engine.core.payload import is_storable
 from resume_engine.core.retry import NO_RETRY, RetryPolicy
 
-StepCallable = Callable[[dict[str, Any], str], dict[str, Any]]
-"""`step_fn(input_data, idempotency_key) -> output_data`."""
+StepCallable = Callable[[dict[str, Any], str], dict[str, Any] | Awaitable[dict[str, Any]]]
+"""`step_fn(input_data, idempotency_key) -> output_data`; `async def` for the awaitable calls."""
 
 
-Reconcile = Callable[[dict[str, Any], str], dict[str, Any] | None]
+Reconcile = Callable[[dict[str, Any], str], dict[str, Any] | Awaitable[dict[str, Any] | None] | None]
 """`reconcile(input_data, idempotency_key)`: the output if the step was done after all, None if it was not."""
 
 
