@@ -16,7 +16,12 @@ NIGHT = (
     (2.2, "partial", "crm_data_sync", "dev", "412 of 900 contacts were written before the connection closed"),
     (0.9, "transient", "billing_run", "prod", "payment gateway did not answer within 30 s"),
 )
-CLAIM = {"claim_id": "c-1093", "amount": 1204.5, "currency": "EUR", "customer": {"name": "Zoë Öz", "vip": True}}
+CLAIM = {
+    "claim_id": "c-1093",
+    "amount": 1204.5,
+    "currency": "EUR",
+    "customer": {"name": "Zoë Öz", "vip": True},
+}
 
 
 def test_the_queue_as_the_readme_shows_it(runs: RunFactory, visit: Visit, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def steps(error: Exception | None = None, fail_at: int = 1) -> list[tuple[str, A
 
 
 def now() -> str:
-    return datetime.now(timezone.utc).isoformat()
+    return datetime.now(UTC).isoformat()
 
 
 class Maker:
@@ -104,7 +104,8 @@ class Maker:
         engine.record_compensation(
             self.failed(7, PartialStepError("refund half done")), result={"refund_id": "r-1"}, note="by hand"
         )
-        # 8: transient in prod, acknowledged; 9: permanent in prod, approved in the later form, not acknowledged.
+        # 8: transient in prod, acknowledged.
+        # 9: permanent in prod, approved in the later form, not acknowledged.
         self.ack(self.failed(8, TransientStepError("gateway timed out"), environment="prod"))
         approved = self.failed(9, PermanentStepError("invalid API key"), environment="prod")
         self.set_gates(

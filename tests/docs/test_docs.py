@@ -51,7 +51,8 @@ def test_readme_has_code_to_run() -> None:
 @pytest.mark.parametrize("document", PAGES, ids=name_of)
 def test_links_of_a_page_lead_somewhere(document: Path) -> None:
     for target in LINK.findall(document.read_text(encoding="utf-8")):
-        assert (document.parent / target).exists(), f"{name_of(document)} links to {target}, which is not there"
+        found = (document.parent / target).exists()
+        assert found, f"{name_of(document)} links to {target}, which is not there"
 
 
 def test_troubleshooting_knows_every_error_a_caller_can_meet() -> None:

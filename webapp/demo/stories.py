@@ -14,8 +14,8 @@ from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.decisions import DecisionKind
 from resume_engine.core.permissions import Role
 from resume_engine.core.resume_gates import ResumeBlocker
-from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.core.retry import Backoff
+from resume_engine.storage.sql_store import SqlCheckpointStore
 from webapp.demo.people import ON_CALL, SCHEDULER
 from webapp.demo.workflows.definition import DemoStep, DemoWorkflow, Fault, State, playable
 
