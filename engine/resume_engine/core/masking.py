@@ -113,9 +113,62 @@ _SUSPICIOUS = re.compile(
 )
 
 
+# To look for these words takes a hundredth of the pattern's time; wherever it matches, there is one of them.
+_HINTS = tuple(
+    [
+        "pass",
+        "pwd",
+        "pw",
+        "secret",
+        "token",
+        "credential",
+        "auth",
+        "cookie",
+        "bearer",
+        "basic",
+        "jwt",
+        "otp",
+        "cvc",
+        "cvv",
+        "csrf",
+        "xsrf",
+        "card",
+        "connection",
+        "://",
+        "eyj",
+        "akia",
+        "asia",
+        "ghp_",
+        "gho_",
+        "ghu_",
+        "ghs_",
+        "ghr_",
+        "glpat",
+        "github_pat",
+        "xox",
+        "sk-",
+        "rk-",
+        "sk_",
+        "rk_",
+        "aiza",
+        "re_",
+        "key",
+    ]
+)
+
+
+def _is_suspicious(text: str) -> bool:
+    # Only in ASCII are small letters all that a pattern means by ignoring case.
+    if text.isascii():
+        small = text.lower()
+        if not any(hint in small for hint in _HINTS):
+            return False
+    return _SUSPICIOUS.search(text) is not None
+
+
 def mask_text(text: str, *, cut: bool = False) -> str:
     """Return a message, log line or traceback with its secrets masked; `cut` says that its end is missing."""
-    if not _SUSPICIOUS.search(text) and not os.environ.get(NAMES_VARIABLE):
+    if not _is_suspicious(text) and not os.environ.get(NAMES_VARIABLE):
         return text
     for pattern in _PATTERNS_SHAPE:
         text = pattern.sub(MASK, text)
@@ -199,7 +252,7 @@ _MASKED_STRING = json.dumps(MASK, ensure_ascii=False)
 
 def mask_json_text(text: str) -> str:
     """Return JSON text, whole or cut anywhere, with its secrets masked; the rest stays byte for byte."""
-    if not _SUSPICIOUS.search(text) and not os.environ.get(NAMES_VARIABLE):
+    if not _is_suspicious(text) and not os.environ.get(NAMES_VARIABLE):
         return text
     pieces: list[str] = []
     copied = 0

@@ -6,6 +6,7 @@ Columns that change with every step carry no index, so that PostgreSQL can updat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,10 +55,18 @@ class UtcDateTime(TypeDecorator[datetime]):
         moment = as_utc(value)
         return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
 
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], datetime | None]:
+        """Return what reads a value; a list reads hundreds of them, so SQLite's text is read in one go."""
+        if dialect.name != "sqlite":
+            return lambda value: self.process_result_value(value, dialect)
+        return lambda value: None if value is None else datetime.fromisoformat(f"{value}+00:00")
+
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return an aware UTC datetime."""
         if value is None:
             return None
+        if value.tzinfo is UTC:
+            return value
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
