@@ -28,6 +28,7 @@ from resume_engine.core.execution import assert_open
 from resume_engine.core.executor import RUN_BLOCK_STEP, Continuation, Executor
 from resume_engine.core.failure_classifier import FailureRule
 from resume_engine.core.idempotency import generate_idempotency_key, generate_run_id
+from resume_engine.core.interruption import interrupted_step
 from resume_engine.core.lease import assert_idle, check_lease_seconds, lease_seconds_from_environment
 from resume_engine.core.payload import payload_hash
 from resume_engine.core.permissions import Role
@@ -128,6 +129,13 @@ class ResumeEngine:
         if run.status is not RunStatus.COMPLETED:
             assert_open(run, RUN_BLOCK_STEP)
             assert_idle(run)
+            in_doubt = interrupted_step(run)
+            if in_doubt is not None:
+                raise InvalidValueError(
+                    "run_id",
+                    f"the executor of run {run_id} vanished in step {in_doubt.step_index}; "
+                    "resume it before completing it",
+                )
             if run.failure is not None and run.failure.step_name != RUN_BLOCK_STEP:
                 raise InvalidValueError(
                     "run_id",

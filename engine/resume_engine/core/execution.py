@@ -98,6 +98,7 @@ class RunExecution:
         attempt that follows. A failure is recorded, then raised again.
         """
         while True:
+            self._lease.assert_trusted(self.run)
             attempt.started_at = utc_now()
             started = monotonic()
             try:
@@ -139,7 +140,6 @@ class RunExecution:
         return attempt, next_attempt
 
     def _output_of(self, step: Step, attempt: StepRecord) -> dict[str, Any]:
-        self._lease.assert_trusted(self.run)
         failpoints.reach("before_effect")
         given = as_recorded(attempt.input_data)
         if step.timeout is None:
@@ -162,8 +162,23 @@ class RunExecution:
             attempt, attempt=attempt.attempt + 1, duration_ms=None, started_at=None, output_data=None
         )
         self._record(failed, (intent_of(following),), retry_seconds=seconds)
-        pause(seconds)
+        self.await_retry(following)
         return following
+
+    def await_retry(self, attempt: StepRecord) -> None:
+        """Wait until the retry of a step is due, if one is pending, and write that it begins.
+
+        Until then the attempt had certainly not begun; from then on its outcome would be unknown.
+        """
+        if self.run.retry_at is None:
+            return
+        pause(max(0.0, (self.run.retry_at - utc_now()).total_seconds()))
+        for _ in range(_PARALLEL_ATTEMPTS):
+            others = tuple(s for s in self.run.in_flight if s.idempotency_key != attempt.idempotency_key)
+            after = self.run.evolve(retry_at=None, in_flight=(intent_of(attempt), *others))
+            if self._commit(self._lease.extend(after)):
+                return
+        raise StaleRunError(self.run.run_id, "a quiet moment", f"{_PARALLEL_ATTEMPTS} changes by others")
 
     def _attempts_before(self, failed: StepRecord) -> int:
         """Return the attempts made before this executor's go: a policy counts one go."""
@@ -180,17 +195,23 @@ class RunExecution:
                 after = retrying(after, record.timestamp, retry_seconds)
             others = tuple(s for s in self.run.in_flight if s.idempotency_key != record.idempotency_key)
             after = self._lease.extend(after.evolve(in_flight=others + intents))
-            change = RunChange(
-                before=self.run, after=after, record=record, lease_seconds=self._lease.seconds_for(after)
-            )
-            try:
-                failpoints.reach("before_commit")
-                self.run = self._store.commit(change)
+            failpoints.reach("before_commit")
+            if self._commit(after, record):
                 failpoints.reach("after_commit")
                 return
-            except StaleRunError:
-                self._reload()
         raise StaleRunError(self.run.run_id, "a quiet moment", f"{_PARALLEL_ATTEMPTS} changes by others")
+
+    def _commit(self, after: RunSummary, record: StepRecord | None = None) -> bool:
+        """Write what follows from the run as last seen; return whether it still stood like that."""
+        change = RunChange(
+            before=self.run, after=after, record=record, lease_seconds=self._lease.seconds_for(after)
+        )
+        try:
+            self.run = self._store.commit(change)
+        except StaleRunError:
+            self._reload()
+            return False
+        return True
 
     def _reload(self) -> None:
         run = self._store.load_summary(self.run.run_id)

@@ -12,8 +12,8 @@ from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.errors import LeaseLostError, ReplayDivergenceError, RunNotFoundError, StaleRunError
 from resume_engine.core.execution import RunExecution, assert_open, intent_of
 from resume_engine.core.failure_classifier import FailureRule
-from resume_engine.core.interruption import assert_may_continue, interrupted_step
-from resume_engine.core.lease import Lease
+from resume_engine.core.interruption import assert_may_continue, interrupted_step, step_in_doubt
+from resume_engine.core.lease import Lease, without_dead_owner
 from resume_engine.core.permissions import Role
 from resume_engine.core.run import FINISHED_STATUSES, RunStatus
 from resume_engine.core.run_change import RunChange
@@ -64,10 +64,10 @@ class Executor:
         if run.is_interrupted:
             step = steps[first.step_index] if first is not None else None
             assert_may_continue(self.store, run, step, actor)
-        doubtful = interrupted_step(run) is not None
+        doubtful = step_in_doubt(run) is not None
         execution.run = lease.take(self._claim(run, plan, first, actor))
         with lease.heartbeat(execution.run):
-            workflow.walk(execution, plan, first, in_doubt=doubtful, retry_at=run.retry_at)
+            workflow.walk(execution, plan, first, in_doubt=doubtful)
         assert_open(execution.run, RUN_BLOCK_STEP)
         self._complete_exclusively(execution.run)
 
@@ -116,7 +116,7 @@ class Executor:
         run = self.store.load_summary(run_id)
         if run is None:
             raise RunNotFoundError(run_id)
-        return run
+        return without_dead_owner(run)
 
     def actor(self, role: Role = ENGINE_ACTOR.role) -> Actor:
         """Return this executor as an actor."""
@@ -132,7 +132,7 @@ class Executor:
             workflow_hash=plan.workflow_hash,
             in_flight=() if first is None else (intent_of(first),),
             takeovers=run.takeovers + (in_flight is not None),
-            retry_at=None,
+            retry_at=run.retry_at if run.is_interrupted else None,  # the rest of the wait is kept
         )
         return RunChange(
             before=run,
@@ -149,36 +149,46 @@ class Executor:
             for kind, payload in plan.changes
         ]
         if run.next_sequence or run.lease_token:
-            payload: dict[str, Any] = {"resume_from_index": plan.first_index, "executor": self.owner}
-            in_flight = interrupted_step(run)
-            if in_flight is not None:
-                payload["interrupted"] = {
-                    "step_index": in_flight.step_index,
-                    "step_name": in_flight.step_name,
-                    "since": in_flight.since.isoformat(),
-                    "executor": run.lease_owner,
-                }
-            key = run.failure.key if run.failure else None
-            resumed = EventType.RUN_RESUMED
-            events.append(
-                AuditEvent.by(actor, resumed, at, run_id=run.run_id, failure_key=key, payload=payload)
-            )
+            events.append(self._resumed(run, plan.first_index, actor))
         return events
+
+    def _resumed(self, run: RunSummary, index: int, actor: Actor) -> AuditEvent:
+        payload: dict[str, Any] = {"resume_from_index": index, "executor": self.owner}
+        in_flight = interrupted_step(run)
+        if in_flight is not None:
+            payload["interrupted"] = {
+                "step_index": in_flight.step_index,
+                "step_name": in_flight.step_name,
+                "since": in_flight.since.isoformat(),
+                "executor": run.lease_owner,
+            }
+        return AuditEvent.by(
+            actor,
+            EventType.RUN_RESUMED,
+            clock.utc_now(),
+            run_id=run.run_id,
+            failure_key=run.failure.key if run.failure else None,
+            payload=payload,
+        )
 
     def _begin(self, lease: Lease, run: RunSummary, step: Step, attempt: StepRecord) -> RunSummary:
         """Write the intent of a single step; branches of this executor may be doing the same."""
         for _ in range(_ROUNDS):
             assert_open(run, step.name)
-            if run.lease_owner != self.owner:
-                assert_may_continue_step(self.store, run, step, attempt, self.actor())
-            others = tuple(s for s in run.in_flight if s.idempotency_key != attempt.idempotency_key)
-            if run.lease_owner != self.owner:
-                others = ()
-            after = run.evolve(in_flight=(*others, intent_of(attempt)))
             if run.blocked_by:  # a compensation: the run stays failed and nobody takes its lease
                 return run
+            shared = lease.shares(run)
+            if not shared:
+                assert_may_continue_step(self.store, run, step, attempt, self.actor())
+            lost = interrupted_step(run)
+            others = tuple(s for s in run.in_flight if s.idempotency_key != attempt.idempotency_key)
+            after = run.evolve(
+                in_flight=(*(others if shared else ()), intent_of(attempt)),
+                takeovers=run.takeovers + (lost is not None),
+            )
+            events = () if lost is None else (self._resumed(run, attempt.step_index, self.actor()),)
             try:
-                return lease.take(RunChange(before=run, after=after))
+                return lease.take(RunChange(before=run, after=after, events=events))
             except LeaseLostError:
                 raise
             except StaleRunError:

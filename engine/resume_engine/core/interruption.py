@@ -29,6 +29,12 @@ def interrupted_step(run: RunSummary) -> StepInFlight | None:
     return run.in_flight[0]
 
 
+def step_in_doubt(run: RunSummary) -> StepInFlight | None:
+    """Return the step whose outcome is unknown still, be it that a person has allowed it to run again."""
+    gated = run.failure is not None and run.failure.lease_token is not None and run.in_flight
+    return run.in_flight[0] if gated else interrupted_step(run)
+
+
 def assert_may_continue(store: CheckpointStore, run: RunSummary, step: Step | None, actor: Actor) -> None:
     """Close the gates an interruption needs, if any, and raise `ResumeBlockedError` then.
 
@@ -56,6 +62,8 @@ def assert_may_continue(store: CheckpointStore, run: RunSummary, step: Step | No
         cleared_at=None,
         lease_owner=None,
         lease_expires_at=None,
+        in_flight=run.in_flight if in_flight is not None else (),
+        takeovers=0,  # the decision allows as many again
         retry_at=None,
         updated_at=at,
     )

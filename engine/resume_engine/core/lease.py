@@ -61,6 +61,16 @@ def assert_idle(run: RunSummary) -> None:
         raise RunBusyError(run.run_id, run.lease_owner, run.lease_expires_at)
 
 
+def without_dead_owner(run: RunSummary) -> RunSummary:
+    """Return `run` as interrupted when its executor was a process of this machine and is gone.
+
+    Its lease may run on for a while; whoever takes the run over must know what that process left behind.
+    """
+    if run.lease_live and run.lease_owner and is_gone(run.lease_owner):
+        return run.evolve(lease_live=False)
+    return run
+
+
 class Lease:
     """Take, extend and keep alive the lease of one run for one owner.
 
@@ -94,7 +104,7 @@ class Lease:
                 status=RunStatus.RUNNING,
                 updated_at=clock.utc_now(),
                 lease_owner=self.owner,
-                lease_token=before.lease_token + (not self._shares(before)),
+                lease_token=before.lease_token + (not self.shares(before)),
             )
         )
         failpoints.reach("before_intent")
@@ -110,12 +120,12 @@ class Lease:
         failpoints.reach("after_intent")
         return taken
 
-    def _shares(self, run: RunSummary) -> bool:
+    def shares(self, run: RunSummary) -> bool:
         """Return whether another step of this owner is under way, so that both go on under one lease."""
         return not self.exclusive and run.lease_live and run.lease_owner == self.owner
 
     def _assert_idle(self, run: RunSummary) -> None:
-        if not self._shares(run):
+        if not self.shares(run):
             assert_idle(run)
 
     def attempts_before(self, step_index: int) -> int:
@@ -123,7 +133,11 @@ class Lease:
         return self._attempts_before.get(step_index, 0)
 
     def extend(self, run: RunSummary) -> RunSummary:
-        """Return `run` with the lease moved on, or released when nobody works on it any more."""
+        """Return `run` with the lease moved on, or released when nobody works on it any more.
+
+        Raises `LeaseLostError` in a child of a fork: the lease is its parent's.
+        """
+        self._assert_own_process(run)
         idle = not self.exclusive and not run.in_flight
         if run.status is not RunStatus.RUNNING or idle:
             return run.evolve(lease_owner=None, lease_expires_at=None, lease_live=False, in_flight=())
@@ -136,12 +150,15 @@ class Lease:
 
     def assert_trusted(self, run: RunSummary) -> None:
         """Raise `LeaseLostError` when the lease may have ended, or belongs to the parent of a fork."""
-        if os.getpid() != self._process:
-            raise LeaseLostError(run.run_id, f"process {os.getpid()}", self.owner)
+        self._assert_own_process(run)
         if self._trusted_until is None or clock.monotonic() < self._trusted_until:
             return
         if not self.renew(run):
             raise LeaseLostError(run.run_id, self.owner, None)
+
+    def _assert_own_process(self, run: RunSummary) -> None:
+        if os.getpid() != self._process:
+            raise LeaseLostError(run.run_id, f"process {os.getpid()}", self.owner)
 
     def renew(self, run: RunSummary) -> bool:
         """Move the end of the lease; return whether it is still ours."""
@@ -184,6 +201,8 @@ class Lease:
             return None
 
     def _give_up(self, run: RunSummary) -> None:
+        if os.getpid() != self._process:
+            return  # the child of a fork ends here; its parent works on
         try:
             self._store.renew_lease(run.run_id, self.owner, run.lease_token, 0)
         except Exception:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
-from resume_engine.core import clock
 from resume_engine.core.audit import EventType
 from resume_engine.core.errors import (
     InputMismatchError,
@@ -232,16 +230,15 @@ def walk(
     first: StepRecord | None,
     *,
     in_doubt: bool = False,
-    retry_at: datetime | None = None,
 ) -> None:
     """Execute what is left of a plan in order, beginning with the attempt `first`.
 
     With `in_doubt` an earlier executor vanished in the middle of that step, and its `reconcile` is asked.
-    With `retry_at` it waited for a retry, and the rest of that wait is kept.
+    When it waited for a retry, the rest of that wait is kept.
     """
-    if retry_at is not None:
-        clock.pause(max(0.0, (retry_at - clock.utc_now()).total_seconds()))
     attempt = first
+    if attempt is not None:
+        execution.await_retry(attempt)
     while attempt is not None:
         step = plan.steps[attempt.step_index]
         following = _following(execution, plan, attempt)

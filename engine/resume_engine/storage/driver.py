@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
+
+# What PostgreSQL answers while it goes down, comes up or cuts a connection (classes 08 and 57P).
+_AWAY = ("08", "57P")
 
 
 @contextmanager
@@ -17,20 +20,33 @@ def driver_connection(engine: Engine) -> Iterator[Any]:
     Driver errors come out as SQLAlchemy's, so that callers need to know one kind; a connection that was
     lost is not lent again.
     """
-    lent = engine.raw_connection()
+    driver_error = engine.dialect.loaded_dbapi.Error
+    try:
+        lent = engine.raw_connection()
+    except driver_error as error:
+        raise _translated(error, driver_error, lost=True) from error
     try:
         yield lent.driver_connection
-    except engine.dialect.loaded_dbapi.Error as error:
+    except driver_error as error:
         lost = engine.dialect.is_disconnect(error, lent, None)
         if lost:
             lent.invalidate(error)
-        raise DBAPIError.instance(
-            "a direct write", None, error, engine.dialect.loaded_dbapi.Error, connection_invalidated=lost
-        ) from error
+        raise _translated(error, driver_error, lost=lost) from error
     finally:
         lent.close()
 
 
+def _translated(error: Exception, driver_error: type[Exception], *, lost: bool) -> BaseException:
+    return DBAPIError.instance("a direct write", None, error, driver_error, connection_invalidated=lost)
+
+
 def connection_was_lost(error: DBAPIError) -> bool:
-    """Return whether the database went away, so that a write may or may not have happened."""
-    return error.connection_invalidated
+    """Return whether the database went away, so that a write may or may not have happened.
+
+    That it could not be reached in the first place counts too: it is worth while to try again.
+    """
+    if error.connection_invalidated:
+        return True
+    # Errors that PostgreSQL itself reports carry a code; None means that its library met one.
+    code = getattr(error.orig, "pgcode", "")
+    return isinstance(error, OperationalError) and (code is None or code.startswith(_AWAY))

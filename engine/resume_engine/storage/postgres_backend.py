@@ -16,6 +16,7 @@ from resume_engine.core.errors import InvalidValueError
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.driver import driver_connection
+from resume_engine.storage.fork_safety import renew_connections_in_children
 from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.sql_store import SqlCheckpointStore, moved_on
 from resume_engine.storage.step_append import PlainAppend
@@ -54,6 +55,7 @@ class PostgresCheckpointStore(SqlCheckpointStore):
         )
         _ping_when_idle(self._autocommitting)
         super().__init__(engine, check_schema=check_schema, codec=codec)
+        renew_connections_in_children(self)
 
     def asking(self) -> AbstractContextManager[Connection]:
         """Open a connection for a single statement that reads: one round trip."""

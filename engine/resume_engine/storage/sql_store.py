@@ -186,10 +186,20 @@ class SqlCheckpointStore(CheckpointStore):
             run_id=run.run_id,
             payload={"workflow_name": run.workflow_name, "environment": run.environment.value},
         )
-        try:
+        change_id = secrets.token_hex(8)
+        values = {**rows.run_values(run, actor.name, self.codec), "change_id": change_id}
+
+        def write() -> None:
             with self.writing() as conn:
-                conn.execute(insert(runs).values(rows.run_values(run, actor.name, self.codec)))
+                conn.execute(insert(runs).values(values))
                 _insert_events_in_tx(conn, (event,), self.codec)
+
+        def is_written() -> bool:
+            created = self.load_summary(run.run_id)
+            return created is not None and created.change_id == change_id
+
+        try:
+            self._surely(write, is_written)
         except IntegrityError as error:
             if self._violated(error) not in _RUN_ID_KEYS:
                 raise
@@ -337,21 +347,33 @@ class SqlCheckpointStore(CheckpointStore):
         if not _is_bare_decision(change):
             self.refuse_if_locked()
         after = change.after.evolve(version=change.before.version + 1, change_id=secrets.token_hex(8))
+        try:
+            self._surely(lambda: self._write(change, after), lambda: self._is_written(change, after))
+        except IntegrityError as error:
+            raise self._translated(change, error) from error
+        return after
+
+    def _surely(self, write: Callable[[], None], is_written: Callable[[], bool]) -> None:
+        """Write; when the outcome is unknown, find out and write again only what was not written."""
         give_up = time.monotonic() + _UNREACHABLE_SECONDS
-        wait = 0.05
+        wait, in_doubt = 0.05, False
         while True:
             try:
-                self._write(change, after)
-                return after
-            except IntegrityError as error:
-                raise self._translated(change, error) from error
+                write()
+                return
+            except (IntegrityError, StaleRunError):
+                # The first write may have happened after all: then it is our own that is in the way.
+                if in_doubt and _answered(is_written):
+                    return
+                raise
             except DBAPIError as error:
+                if _answered(is_written):
+                    return
                 if not connection_was_lost(error) or time.monotonic() > give_up:
                     raise
+            in_doubt = True
             time.sleep(wait)
             wait = min(wait * 2, 2.0)
-            if self._is_written(after):
-                return after
 
     def _write(self, change: RunChange, after: RunSummary) -> None:
         if is_plain(change, after):
@@ -365,12 +387,17 @@ class SqlCheckpointStore(CheckpointStore):
                 conn.execute(insert(decisions), rows.decision_values(decision, self.codec))
             _insert_events_in_tx(conn, change.events, self.codec)
 
-    def _is_written(self, after: RunSummary) -> bool:
-        try:
-            current = self.load_summary(after.run_id)
-        except DBAPIError:
-            return False  # still away: the next round finds out
-        return current is not None and current.change_id == after.change_id
+    def _is_written(self, change: RunChange, after: RunSummary) -> bool:
+        current = self.load_summary(after.run_id)
+        if current is None or current.version < after.version:
+            return False
+        if current.change_id == after.change_id:
+            return True
+        # Others changed the run since: what the change wrote beside the run's own row tells.
+        if change.record is not None:
+            return _is_same_attempt(self.load_step(after.run_id, change.record.sequence), change.record)
+        decided = self.list_decisions(after.run_id) if change.decisions else ()
+        return any(_is_same_decision(one, change.decisions[0]) for one in decided)
 
     def load_workflow(self, run_id: str) -> Sequence[str]:
         """Return the step names a run was started with, empty when none were recorded."""
@@ -490,13 +517,36 @@ def _update_run_in_tx(
         values["initial_input_json"] = codec.encode(change.initial_input)
     if change.metadata is not None:
         values["metadata_json"] = rows.encode_metadata(change.metadata, codec)
-    written = conn.execute(
-        update(runs)
-        .where(runs.c.run_id == after.run_id, runs.c.version == change.before.version)
-        .values(values)
-    )
+    still = [runs.c.run_id == after.run_id, runs.c.version == change.before.version]
+    if change.before.lease_owner is not None and after.lease_token != change.before.lease_token:
+        # A heartbeat does not change the version: an owner that lives after all keeps its run.
+        still.append(runs.c.lease_expires_at == change.before.lease_expires_at)
+    written = conn.execute(update(runs).where(*still).values(values))
     if written.rowcount != 1:
         raise moved_on(change)
+
+
+def _answered(question: Callable[[], bool]) -> bool:
+    try:
+        return question()
+    except DBAPIError:
+        return False  # still away: the next round finds out
+
+
+def _is_same_attempt(stored: StepRecord | None, given: StepRecord) -> bool:
+    return stored is not None and _attempt_of(stored) == _attempt_of(given)
+
+
+def _attempt_of(record: StepRecord) -> tuple[object, ...]:
+    return record.idempotency_key, record.status, record.attempt, record.worker, record.started_at
+
+
+def _is_same_decision(stored: Decision, given: Decision) -> bool:
+    return _decided_by(stored) == _decided_by(given)
+
+
+def _decided_by(decision: Decision) -> tuple[object, ...]:
+    return decision.failure_key, decision.kind, decision.actor, decision.channel, decision.decided_at
 
 
 def moved_on(change: RunChange) -> StaleRunError:

@@ -16,6 +16,7 @@ from resume_engine.core.errors import InvalidValueError
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.driver import driver_connection
+from resume_engine.storage.fork_safety import renew_connections_in_children
 from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.schema import UtcDateTime
 from resume_engine.storage.sql_store import SqlCheckpointStore, moved_on
@@ -56,6 +57,8 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
         engine = _create_engine(url)
         self._plain = PlainAppend(engine.dialect, placeholder="?", lease_end="?")
         super().__init__(engine, check_schema=check_schema, codec=codec)
+        if not _is_in_memory(url):  # which would be lost with its connection
+            renew_connections_in_children(self)
 
     def _violated(self, error: IntegrityError) -> str:
         # SQLite names columns, not keys: the table above is the one place that reads its messages.
@@ -119,8 +122,12 @@ class _HintCompiler(SQLiteCompiler):
         return text
 
 
+def _is_in_memory(url: URL) -> bool:
+    return url.database in (None, "", ":memory:")
+
+
 def _create_engine(url: URL) -> Engine:
-    in_memory = url.database in (None, "", ":memory:")
+    in_memory = _is_in_memory(url)
     options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if in_memory else {"pool_size": 10}
     engine = create_engine(
         url,
