@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import insert, text
+from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from resume_engine.core.decisions import DecisionKind
@@ -15,7 +15,7 @@ from resume_engine.core.run import RunStatus
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import after_step
 from resume_engine.storage import rows
-from resume_engine.storage.schema import step_records
+from resume_engine.storage.schema import runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.stores.changes import NOON, change, completed, decision, event, failed, new_run, summary
 from tests.stores.faults import writes_fail
@@ -75,16 +75,42 @@ def test_a_failure_in_the_middle_leaves_nothing(store: SqlCheckpointStore, table
     assert store.commit(whole).next_sequence == 2, "the same change goes through once the fault is over"
 
 
+# A step completed under a lease is nearly every write there is: it takes a way of its own to the driver.
+
+
 @pytest.mark.parametrize("table", ["runs", "step_records"])
 def test_a_failure_in_the_middle_of_a_plain_step_leaves_nothing(
     store: SqlCheckpointStore, table: str
 ) -> None:
     run = new_run(store)
+    plain = change(run, completed(0), lease_seconds=30)
     with writes_fail(store, table), pytest.raises(Exception, match="test fault"):
-        store.commit(change(run, completed(0)))
+        store.commit(plain)
     assert summary(store) == run
     assert list(store.iter_steps("run-1")) == []
-    assert store.commit(change(run, completed(0))).steps_completed == 1
+    assert store.commit(plain).steps_completed == 1
+
+
+def test_a_plain_step_writes_the_rows_that_any_change_writes(
+    store: SqlCheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = completed(0, started_at=NOON, duration_ms=5, worker="w", output={"x": "ü"})
+
+    def written(run_id: str) -> tuple[dict[str, object], dict[str, object]]:
+        own = replace(record, idempotency_key=run_id.ljust(64, "0"))
+        store.commit(change(new_run(store, run_id, created_at=NOON), own, lease_seconds=30))
+        with store.reading() as conn:
+            row = conn.execute(select(runs).where(runs.c.run_id == run_id)).mappings().one()
+            step = conn.execute(select(step_records).where(step_records.c.run_id == run_id)).mappings().one()
+        mine = {"run_id", "change_id", "lease_expires_at", "id", "idempotency_key"}
+        return (
+            {name: value for name, value in row.items() if name not in mine},
+            {name: value for name, value in step.items() if name not in mine},
+        )
+
+    short = written("run-1")
+    monkeypatch.setattr("resume_engine.storage.sql_store.is_plain", lambda *_: False)
+    assert short == written("run-2")
 
 
 def test_a_run_and_its_first_event_are_written_together(store: SqlCheckpointStore) -> None:
@@ -93,12 +119,17 @@ def test_a_run_and_its_first_event_are_written_together(store: SqlCheckpointStor
     assert store.get_run("run-1") is None
 
 
-@pytest.mark.parametrize("kind", ["plain", "with event", "failure"])
+@pytest.mark.parametrize("kind", ["plain", "without lease", "with event", "failure"])
 def test_a_change_of_an_old_version_is_refused(store: SqlCheckpointStore, kind: str) -> None:
     old = new_run(store)
     newer = store.commit(change(old, completed(0)))
     record = failed(1) if kind == "failure" else completed(1)
-    stale = change(old, record, events=(event(note="stale"),) if kind == "with event" else ())
+    stale = change(
+        old,
+        record,
+        events=(event(note="stale"),) if kind == "with event" else (),
+        lease_seconds=30 if kind == "plain" else None,
+    )
     with pytest.raises(StaleRunError, match=f"run-1 moved on: expected version {old.version}"):
         store.commit(stale)
     assert summary(store) == newer
@@ -113,12 +144,14 @@ def test_a_change_of_an_unknown_run_is_refused(store: SqlCheckpointStore) -> Non
     assert list(store.iter_steps("none")) == []
 
 
-def test_of_many_at_once_one_commits(store: SqlCheckpointStore) -> None:
+@pytest.mark.parametrize("lease_seconds", [None, 30])
+def test_of_many_at_once_one_commits(store: SqlCheckpointStore, lease_seconds: float | None) -> None:
     run = new_run(store)
 
     def commit(number: int) -> bool:
+        record = completed(0, name=f"branch_{number}")
         try:
-            store.commit(change(run, completed(0, name=f"branch_{number}")))
+            store.commit(change(run, record, lease_seconds=lease_seconds))
         except StaleRunError:
             return False
         return True
@@ -128,10 +161,11 @@ def test_of_many_at_once_one_commits(store: SqlCheckpointStore) -> None:
     assert len(list(store.iter_steps("run-1"))) == 1
 
 
-def test_one_completed_record_per_key(store: SqlCheckpointStore) -> None:
+@pytest.mark.parametrize("lease_seconds", [None, 30])
+def test_one_completed_record_per_key(store: SqlCheckpointStore, lease_seconds: float | None) -> None:
     run = store.commit(change(new_run(store), completed(0)))
     with pytest.raises(IdempotencyCollisionError, match=r"run-1, step 0 'step_0'.*has the key [0-9a-f]{64}"):
-        store.commit(change(run, completed(1, index=0)))
+        store.commit(change(run, completed(1, index=0), lease_seconds=lease_seconds))
     assert summary(store) == run
 
 
@@ -157,12 +191,13 @@ def test_the_database_itself_keeps_a_sequence_unique(store: SqlCheckpointStore) 
         conn.execute(insert(step_records), rows.step_values("run-1", completed(0, name="other"), store.codec))
 
 
-def test_a_taken_sequence_is_a_stale_view(store: SqlCheckpointStore) -> None:
+@pytest.mark.parametrize("lease_seconds", [None, 30])
+def test_a_taken_sequence_is_a_stale_view(store: SqlCheckpointStore, lease_seconds: float | None) -> None:
     """Even a caller whose version is right cannot write two records at one sequence."""
     run = store.commit(change(new_run(store), completed(0)))
     again = replace(run, next_sequence=0)
     with pytest.raises(StaleRunError, match="expected no record at sequence 0"):
-        store.commit(change(again, completed(0, name="other")))
+        store.commit(change(again, completed(0, name="other"), lease_seconds=lease_seconds))
     assert summary(store) == run
 
 

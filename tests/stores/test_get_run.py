@@ -6,9 +6,11 @@ import threading
 
 import pytest
 from sqlalchemy import event as sqlalchemy_event
+from sqlalchemy import update
 
 from resume_engine.core.run import RunStatus
 from resume_engine.core.step_record import StepStatus
+from resume_engine.storage.schema import runs
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.stores.changes import NOON, change, completed, decision, failed, new_run, summary
 
@@ -59,6 +61,15 @@ def test_decisions_are_seen_in_the_metadata(store: SqlCheckpointStore) -> None:
     gates = found.metadata["gates"]
     assert set(gates["approvals"]) == {"0:0", "0:9"}
     assert gates["human_approval"]["approved_by"] == "olga@example.com"
+
+
+def test_gates_left_in_the_metadata_by_0_2_0_decide_nothing(store: SqlCheckpointStore) -> None:
+    store.commit(change(new_run(store), failed(0)))
+    left = '{"gates": {"human_approval": {"granted": true, "failure_key": "0:0"}}, "kept": 1}'
+    with store.writing() as conn:
+        conn.execute(update(runs).values(metadata_json=left))
+    found = store.get_run("run-1")
+    assert found is not None and found.metadata == {"kept": 1}
 
 
 def test_gates_in_the_metadata_of_a_new_run_decide_nothing(store: SqlCheckpointStore) -> None:
