@@ -13,6 +13,7 @@ from typing import Any
 from flask import Flask, request
 
 from resume_engine.core.clock import utc_now
+from resume_engine.core.step_record import COMPENSATION_PREFIX
 from webapp import formats, json_view, timeline
 
 THEMES = ("system", "light", "dark")
@@ -145,6 +146,7 @@ EVENTS: dict[str, str] = {
     "run.interrupted": "found the run interrupted",
     "run.workflow_changed": "resumed with changed steps",
     "run.input_changed": "resumed with a changed input",
+    "run.rolling_back": "began to roll the run back",
     "run.rolled_back": "rolled the run back",
     "run.completed": "completed the run",
     "run.failed": "closed the run as failed",
@@ -240,6 +242,8 @@ def event_details(event: Any) -> str:
 def allows(kind: object, failure: Any, briefly: bool = False) -> str:
     """Return what the button of `kind` lets happen after `failure`; `briefly`: no word on earlier steps."""
     step = f"step {failure.step_index}" if failure else "the failed step"
+    if failure and str(failure.step_name).startswith(COMPENSATION_PREFIX):
+        return _undoes(kind, step)
     earlier = "" if briefly else _not_repeated(failure.step_index if failure else 0)
     sentence = {
         "human_approval": f"Lets {step} run again with the recorded input and the same idempotency key.",
@@ -247,6 +251,12 @@ def allows(kind: object, failure: Any, briefly: bool = False) -> str:
         "prod_resume_ack": f"Lets this run go on in prod, at {step}.",
     }.get(str(kind))
     return f"{sentence} {earlier}".rstrip() if sentence else gate_look(kind).sentence
+
+
+def _undoes(kind: object, step: str) -> str:
+    if str(kind) == "human_approval":
+        return f"Lets the compensation of {step} run again. Then the run goes on rolling back."
+    return f"Lets this run go on rolling back in prod, at {step}."
 
 
 def _not_repeated(step_index: int) -> str:

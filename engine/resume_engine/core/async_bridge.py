@@ -1,8 +1,8 @@
 """Coroutine steps: the engine works in a thread, what is `async` runs on the event loop of the caller.
 
 There is one engine, and it is synchronous. An awaitable call runs it in a thread of its own; a step that
-turns out to be a coroutine is handed back to the caller's loop, and the thread waits for it. When the awaiting
-task is cancelled, so is the step under way; no other step starts, and the run is left as interrupted.
+turns out to be a coroutine is handed back to the loop of the caller, and the thread waits for it. When the
+awaiting task is cancelled, so is the step under way; no other starts, and the run is left as interrupted.
 
 This module is the engine's side of it; `event_loop` is the other, and the only one that imports asyncio.
 """

@@ -24,6 +24,7 @@ class EventType(StrEnum):
     RUN_INTERRUPTED = "run.interrupted"  # its executor vanished, and a person must look first
     RUN_WORKFLOW_CHANGED = "run.workflow_changed"  # resumed with other steps, as the caller asked by name
     RUN_INPUT_CHANGED = "run.input_changed"  # resumed with another input, as the caller asked by name
+    RUN_ROLLING_BACK = "run.rolling_back"  # a person asked for it; says what is undone
     RUN_ROLLED_BACK = "run.rolled_back"  # its completed steps were compensated in reverse order
     RUN_RESUME_VALIDATED = "run.resume_validated"
     RUN_COMPLETED = "run.completed"

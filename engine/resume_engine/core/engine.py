@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from resume_engine.core import replay, workflow
+from resume_engine.core import compensation, replay, roll_back, workflow
 from resume_engine.core.actor import Actor, Channel
+from resume_engine.core.async_bridge import awaitable
 from resume_engine.core.decisions import (
     Decision,
     DecisionKind,
@@ -27,17 +28,16 @@ from resume_engine.core.errors import (
 from resume_engine.core.execution import assert_open
 from resume_engine.core.executor import RUN_BLOCK_STEP, Continuation, Executor
 from resume_engine.core.failure_classifier import FailureRule
-from resume_engine.core.idempotency import generate_idempotency_key, generate_run_id
+from resume_engine.core.idempotency import generate_run_id
 from resume_engine.core.interruption import interrupted_step
 from resume_engine.core.lease import assert_idle, check_lease_seconds, lease_seconds_from_environment
-from resume_engine.core.payload import payload_hash
 from resume_engine.core.permissions import Role
 from resume_engine.core.process_identity import new_owner
 from resume_engine.core.resume_gates import GateAction, ResumeBlocker
 from resume_engine.core.run import Environment, Run, RunStatus, trace_lines
 from resume_engine.core.run_summary import Failure, blockers_of
 from resume_engine.core.step import Step, StepCallable, StepLike, as_steps, check_text
-from resume_engine.core.step_record import COMPENSATION_PREFIX, StepRecord
+from resume_engine.core.step_record import StepRecord
 from resume_engine.core.store import CheckpointStore
 
 
@@ -293,13 +293,21 @@ class ResumeEngine:
         return self._full(run_id)
 
     def execute_compensation(
-        self, run_id: str, fn: StepCallable, *, input_data: dict[str, Any] | None = None
+        self,
+        run_id: str,
+        fn: StepCallable | None = None,
+        *,
+        steps: Iterable[StepLike] | None = None,
+        input_data: dict[str, Any] | None = None,
     ) -> StepRecord:
         """Run a compensation for the current partial failure, record it and open its gate.
 
-        `fn(input, idempotency_key)` gets the failed attempt's input unless `input_data` is given.
+        Give either the function or the workflow's `steps`: then it is the `compensate` of the failed step.
+        It gets the failed attempt's input unless `input_data` is given, and an idempotency key of its own.
         A compensation that completed for this failure event is not run again.
         """
+        if (fn is None) == (steps is None):
+            raise InvalidValueError("fn", "give either the function or steps, not both")
         run = self._executor.require(run_id)
         if run.failure is None or GateAction.COMPENSATION not in run.blocked_by:
             raise NothingToDecideError(run_id, DecisionKind.COMPENSATION, "no partial failure waits for it")
@@ -313,9 +321,41 @@ class ResumeEngine:
             failure_key=run.failure.key,
         )
         check_request(request)
-        record = self._compensate(run.run_id, run.failure, input_data, fn)
+        failure = run.failure
+        since = failure.sequence
+        name = compensation.name_of(
+            self._store, run_id, failure.step_name, failure.step_index, input_data, since
+        )
+        if fn is not None:
+            step = Step(name, fn)
+        else:
+            step = _compensation(run_id, failure, as_steps(steps or ()), name)
+        record = self._executor.step(run_id, step, failure.step_index, input_data)
         decide(self._store, replace(request, result=record.output_data, step_sequence=record.sequence))
         return record
+
+    def roll_back(
+        self, run_id: str, steps: Iterable[StepLike], *, requested_by: str | Actor, note: str
+    ) -> Run:
+        """Undo what a run did, step by step in reverse order, then cancel it for good.
+
+        Runs the `compensate` of every completed step, of one that failed as partial and of one whose outcome
+        is unknown, each on record and once by key, with the state its step left behind. Closed gates are
+        overruled: `requested_by` decides, `note` is the reason. After a crash, or when a compensation failed
+        and its gate was opened, calling it again (or resuming) goes on where it stopped. Steps without
+        `compensate` are listed in the event `run.rolled_back`.
+        """
+        actor = requested_by if isinstance(requested_by, Actor) else self._person(requested_by)
+        roll_back.roll_back(self._executor, run_id, as_steps(steps), actor, note)
+        return self._full(run_id)
+
+    # To be awaited; steps may be coroutine functions then
+
+    aexecute_step = awaitable(execute_step)
+    aexecute_workflow = awaitable(execute_workflow)
+    aresume = awaitable(resume)
+    aexecute_compensation = awaitable(execute_compensation)
+    aroll_back = awaitable(roll_back)
 
     # Inside
 
@@ -332,18 +372,6 @@ class ResumeEngine:
     def _new_executor(self) -> Executor:
         return Executor(self._store, self._named or new_owner(), self._lease_seconds, self._rules)
 
-    def _compensate(
-        self, run_id: str, failure: Failure, input_data: dict[str, Any], fn: StepCallable
-    ) -> StepRecord:
-        name = f"{COMPENSATION_PREFIX}{failure.step_name}"[:255]
-        key = generate_idempotency_key(run_id, name, failure.step_index, payload_hash(input_data))
-        earlier = self._store.get_step_by_idempotency_key(key)
-        if earlier is not None and earlier.sequence < failure.sequence:
-            # It undid an earlier failure of this step with this input; the new one needs a key of its own.
-            suffix = f"#{failure.sequence}"
-            name = name[: 255 - len(suffix)] + suffix
-        return self.execute_step(run_id, name, failure.step_index, input_data, fn)
-
     def _full(self, run_id: str) -> Run:
         run = self._store.get_run(run_id)
         if run is None:
@@ -353,3 +381,8 @@ class ResumeEngine:
     @staticmethod
     def _person(name: str) -> Actor:
         return Actor(name=name, role=Role.OPERATOR, channel=Channel.LIBRARY)
+
+
+def _compensation(run_id: str, failure: Failure, steps: Sequence[Step], name: str) -> Step:
+    step = compensation.step_at(run_id, steps, failure.step_index, failure.step_name)
+    return compensation.as_step(step, failure.step_index, name)

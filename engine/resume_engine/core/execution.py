@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from resume_engine.core import failpoints
-from resume_engine.core.clock import monotonic, pause, utc_now
+from resume_engine.core.async_bridge import pause, raise_if_cancelled, settled
+from resume_engine.core.clock import monotonic, utc_now
 from resume_engine.core.errors import (
     InputNotSerializableError,
     InvalidValueError,
@@ -99,6 +100,7 @@ class RunExecution:
         """
         while True:
             self._lease.assert_trusted(self.run)
+            raise_if_cancelled()
             attempt.started_at = utc_now()
             started = monotonic()
             try:
@@ -111,7 +113,7 @@ class RunExecution:
             return self._completed(attempt, output, following)
 
     def reconciled(
-        self, attempt: StepRecord, output: dict[str, Any], following: NextAttempt | None
+        self, attempt: StepRecord, output: object, following: NextAttempt | None
     ) -> tuple[StepRecord, StepRecord | None]:
         """Record an interrupted attempt as completed with the output its reconciliation found."""
         attempt.classified_by = "reconciled after an interruption"
@@ -146,6 +148,8 @@ class RunExecution:
             output: object = step.fn(given, attempt.idempotency_key)
         else:
             output = _within(step, given, attempt.idempotency_key)
+        if type(output) is not dict:
+            output = settled(output, step.name, step.timeout)
         failpoints.reach("after_effect")
         return self._checked_output(attempt, output)
 
@@ -155,7 +159,7 @@ class RunExecution:
         transient = failed.failure_classification is FailureClassification.TRANSIENT
         tried = failed.attempt - self._attempts_before(failed)
         if not transient or tried >= step.retry.attempts:
-            self._record(failed, ())
+            self._record(self.given_up(failed), ())
             raise exc
         seconds = step.retry.wait_seconds(tried, self.run.run_id, exc)
         following = replace(
@@ -190,7 +194,7 @@ class RunExecution:
         for _ in range(_PARALLEL_ATTEMPTS):
             record.sequence = self.run.next_sequence
             record.timestamp = utc_now()
-            after = after_record(self._store, self.run, record, only_blocking=self._lease.exclusive)
+            after = self.after(record)
             if retry_seconds is not None:
                 after = retrying(after, record.timestamp, retry_seconds)
             others = tuple(s for s in self.run.in_flight if s.idempotency_key != record.idempotency_key)
@@ -203,15 +207,28 @@ class RunExecution:
 
     def _commit(self, after: RunSummary, record: StepRecord | None = None) -> bool:
         """Write what follows from the run as last seen; return whether it still stood like that."""
-        change = RunChange(
-            before=self.run, after=after, record=record, lease_seconds=self._lease.seconds_for(after)
-        )
         try:
-            self.run = self._store.commit(change)
+            self.run = self._store.commit(self.change(after, record))
         except StaleRunError:
             self._reload()
             return False
         return True
+
+    # What a rollback does otherwise
+
+    def after(self, record: StepRecord) -> RunSummary:
+        """Return the run row as it stands once `record` is appended."""
+        return after_record(self._store, self.run, record, only_blocking=self._lease.exclusive)
+
+    def given_up(self, failed: StepRecord) -> StepRecord:
+        """Return the record of an attempt after which there is no other."""
+        return failed
+
+    def change(self, after: RunSummary, record: StepRecord | None = None) -> RunChange:
+        """Return the change that carries the run to `after`."""
+        return RunChange(
+            before=self.run, after=after, record=record, lease_seconds=self._lease.seconds_for(after)
+        )
 
     def _reload(self) -> None:
         run = self._store.load_summary(self.run.run_id)

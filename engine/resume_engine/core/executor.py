@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from resume_engine.core import clock, workflow
+from resume_engine.core import clock, roll_back, workflow
 from resume_engine.core.actor import ENGINE_ACTOR, Actor, Channel
+from resume_engine.core.async_bridge import refuse_coroutines
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.errors import LeaseLostError, ReplayDivergenceError, RunNotFoundError, StaleRunError
 from resume_engine.core.execution import RunExecution, assert_open, intent_of
@@ -15,6 +16,7 @@ from resume_engine.core.failure_classifier import FailureRule
 from resume_engine.core.interruption import assert_may_continue, interrupted_step, step_in_doubt
 from resume_engine.core.lease import Lease, without_dead_owner
 from resume_engine.core.permissions import Role
+from resume_engine.core.roll_back_plan import assert_none_under_way, under_way
 from resume_engine.core.run import FINISHED_STATUSES, RunStatus
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary, cleared
@@ -50,17 +52,22 @@ class Executor:
 
     def advance(self, run_id: str, steps: Sequence[Step], given: Continuation) -> None:
         """Execute what is left of a workflow; raise what its failing step raised, or why it may not go on."""
+        refuse_coroutines(steps)
         run = self.require(run_id)
         if given.if_version not in (None, run.version):
             raise StaleRunError(run_id, f"version {given.if_version}", f"version {run.version}")
         if run.status is RunStatus.COMPLETED:
             return
         assert_open(run, RUN_BLOCK_STEP)
+        actor = given.actor or self.actor()
+        begun = under_way(self.store, run)
+        if begun is not None:
+            roll_back.go_on(self, run, begun, steps, actor)
+            return
         plan = workflow.plan(self.store, run, steps, given)
         lease = Lease(self.store, self.owner, self.lease_seconds, exclusive=True)
         execution = RunExecution(self.store, run, lease, self.rules)
         first = workflow.first_attempt(execution, plan)
-        actor = given.actor or self.actor()
         if run.is_interrupted:
             step = steps[first.step_index] if first is not None else None
             assert_may_continue(self.store, run, step, actor)
@@ -75,6 +82,7 @@ class Executor:
         self, run_id: str, step: Step, index: int, input_data: dict[str, Any], *, replay_mode: bool = False
     ) -> StepRecord:
         """Execute one step, or return its record when it was completed with this input before."""
+        refuse_coroutines([step])
         lease = Lease(self.store, self.owner, self.lease_seconds, exclusive=False)
         run = self.require(run_id)
         execution = RunExecution(self.store, run, lease, self.rules)
@@ -175,6 +183,7 @@ class Executor:
         """Write the intent of a single step; branches of this executor may be doing the same."""
         for _ in range(_ROUNDS):
             assert_open(run, step.name)
+            assert_none_under_way(self.store, run)
             if run.blocked_by:  # a compensation: the run stays failed and nobody takes its lease
                 return run
             shared = lease.shares(run)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from resume_engine.core.resume_gates import GateAction, required_actions
 from resume_engine.core.run import RunStatus
 from resume_engine.core.run_summary import RunSummary, after_step, failure_of
-from resume_engine.core.step_record import StepRecord
+from resume_engine.core.step_record import COMPENSATION_PREFIX, StepRecord
 
 if TYPE_CHECKING:
     from resume_engine.core.store import CheckpointStore
@@ -38,6 +38,8 @@ def after_clearing(store: CheckpointStore, run: RunSummary) -> RunSummary:
     """Return a run whose gates were just cleared, or with the gates of its next open failure closed."""
     if run.failure is None or run.blocked_by:
         return run
+    if run.failure.step_name.startswith(COMPENSATION_PREFIX):
+        return run  # a rollback goes on, whatever failed before it
     following = _with_next_failure(store, run, ignored_index=run.failure.step_index)
     return following if following.blocked_by else run
 

@@ -25,7 +25,8 @@ class Step:
     `retry`: attempts in one go after transient failures (default: one). `timeout` in seconds.
     `on_interrupted`: what a resume does when the executor vanished in the middle of it: `retry` with the
     same key and input, or `gate`: a person must approve. `reconcile` answers instead whether it was done.
-    `compensate` undoes it, called like the step with the step's own input.
+    `compensate` undoes it, called like the step with the state it left behind: its input, merged with its
+    output if it has one.
     """
 
     name: str

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
+from resume_engine.core.async_bridge import settled
 from resume_engine.core.audit import EventType
 from resume_engine.core.errors import (
     InputMismatchError,
@@ -262,11 +263,12 @@ def _following(execution: RunExecution, plan: Plan, attempt: StepRecord) -> Next
     return following
 
 
-def _reconcile(execution: RunExecution, step: Step, attempt: StepRecord) -> State | None:
+def _reconcile(execution: RunExecution, step: Step, attempt: StepRecord) -> object:
     if step.reconcile is None:
         return None
     try:
-        return step.reconcile(as_recorded(attempt.input_data), attempt.idempotency_key)
+        found = step.reconcile(as_recorded(attempt.input_data), attempt.idempotency_key)
+        return settled(found, step.name, step.timeout)
     except Exception as exc:
         execution.fail_in_doubt(attempt, exc)
         raise

@@ -1,0 +1,66 @@
+"""Which compensation belongs to what was done, and under which name it is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from resume_engine.core.errors import InvalidValueError, WorkflowMismatchError
+from resume_engine.core.idempotency import generate_idempotency_key
+from resume_engine.core.payload import payload_hash
+from resume_engine.core.step import Step, StepCallable
+from resume_engine.core.step_record import COMPENSATION_PREFIX
+
+if TYPE_CHECKING:
+    from resume_engine.core.store import CheckpointStore
+
+_NAME_MAX_CHARACTERS = 255
+
+
+def step_at(run_id: str, steps: Sequence[Step], index: int, name: str) -> Step:
+    """Return the step at `index`; raise `WorkflowMismatchError` unless it is the recorded one."""
+    if index >= len(steps):
+        raise WorkflowMismatchError(run_id, index, f"step {name!r}", f"only {len(steps)} steps")
+    if steps[index].name != name:
+        raise WorkflowMismatchError(run_id, index, repr(name), repr(steps[index].name))
+    return steps[index]
+
+
+def compensation_of(step: Step, index: int) -> StepCallable:
+    """Return the `compensate` of a step; raise `InvalidValueError` when it has none."""
+    if step.compensate is None:
+        raise InvalidValueError(
+            "steps",
+            f"step {index} {step.name!r} has no compensate; give it one, or pass the function as `fn`",
+        )
+    return step.compensate
+
+
+def as_step(step: Step, index: int, name: str) -> Step:
+    """Return the compensation of a step as a step of its own, with the same retries and timeout."""
+    return replace(
+        step,
+        name=name,
+        fn=compensation_of(step, index),
+        on_interrupted="retry",
+        reconcile=None,
+        compensate=None,
+    )
+
+
+def name_of(
+    store: CheckpointStore, run_id: str, step_name: str, index: int, input_data: dict[str, Any], since: int
+) -> str:
+    """Return the name under which the compensation of a step is recorded.
+
+    `since` is the sequence from which on records count. One before it undid something else with the same
+    input: the new one needs a name of its own, and so gets a key of its own.
+    """
+    name = f"{COMPENSATION_PREFIX}{step_name}"[:_NAME_MAX_CHARACTERS]
+    key = generate_idempotency_key(run_id, name, index, payload_hash(input_data))
+    earlier = store.get_step_by_idempotency_key(key)
+    if earlier is None or earlier.sequence >= since:
+        return name
+    suffix = f"#{since}"
+    return name[: _NAME_MAX_CHARACTERS - len(suffix)] + suffix

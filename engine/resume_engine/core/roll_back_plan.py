@@ -1,0 +1,178 @@
+"""What has to be undone to roll a run back, read from its record.
+
+The `run.rolling_back` event, written with the first intent, says so for good. From then on the run goes this
+way only. While it does, the step in flight or the failure of the run is a compensation, so that the row alone
+tells when that event must be looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from resume_engine.core import compensation
+from resume_engine.core.actor import Actor
+from resume_engine.core.audit import EventType
+from resume_engine.core.decisions import DecisionKind
+from resume_engine.core.errors import InvalidValueError, RunFinishedError
+from resume_engine.core.idempotency import generate_idempotency_key
+from resume_engine.core.interruption import step_in_doubt
+from resume_engine.core.payload import payload_hash
+from resume_engine.core.run import FINISHED_STATUSES
+from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.step import Step
+from resume_engine.core.step_record import (
+    COMPENSATION_PREFIX,
+    FailureClassification,
+    StepKind,
+    StepRecord,
+)
+
+if TYPE_CHECKING:
+    from resume_engine.core.store import CheckpointStore
+
+_TIMED_OUT = "StepTimeoutError"  # whether it did anything is unknown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Undoing:
+    """One step whose effects stand; `sequence` is that of its record, None when its outcome is unknown."""
+
+    step_index: int
+    step_name: str
+    sequence: int | None
+    because: str  # completed | partial | in doubt
+
+
+@dataclass(frozen=True, kw_only=True)
+class RollBack:
+    """What a rollback undoes, in this order, and what nobody registered a compensation for."""
+
+    requested_by: str
+    note: str
+    since: int  # the first sequence that a record of this rollback can have
+    undone: tuple[Undoing, ...]
+    not_compensated: tuple[Undoing, ...]
+
+    def payload(self) -> dict[str, Any]:
+        """Return what its events say."""
+        return {
+            "requested_by": self.requested_by,
+            "since": self.since,
+            "compensated": [asdict(undoing) for undoing in self.undone],
+            "not_compensated": [asdict(undoing) for undoing in self.not_compensated],
+        }
+
+
+def under_way(store: CheckpointStore, run: RunSummary) -> RollBack | None:
+    """Return the rollback that was begun for a run and not finished, or None."""
+    names = [step.step_name for step in run.in_flight] + ([run.failure.step_name] if run.failure else [])
+    if run.status in FINISHED_STATUSES or not any(n.startswith(COMPENSATION_PREFIX) for n in names):
+        return None
+    return begun(store, run.run_id)
+
+
+def assert_none_under_way(store: CheckpointStore, run: RunSummary) -> None:
+    """Raise `RunFinishedError` when a run is rolling back: no step is executed any more."""
+    if under_way(store, run) is not None:
+        raise RunFinishedError(run.run_id, "rolling back")
+
+
+def begun(store: CheckpointStore, run_id: str) -> RollBack | None:
+    for event in store.list_events(run_id):
+        if event.event_type == EventType.RUN_ROLLING_BACK:
+            return RollBack(
+                requested_by=str(event.payload["requested_by"]),
+                note=event.note or "",
+                since=int(event.payload["since"]),
+                undone=tuple(Undoing(**one) for one in event.payload["compensated"]),
+                not_compensated=tuple(Undoing(**one) for one in event.payload["not_compensated"]),
+            )
+    return None
+
+
+def planned(
+    store: CheckpointStore, run: RunSummary, steps: Sequence[Step], actor: Actor, note: str
+) -> RollBack:
+    """Return what has to be undone of a run; raise when the steps given are not those it was made with."""
+    undone: list[Undoing] = []
+    missing: list[Undoing] = []
+    for undoing in _standing(store, run):
+        step = compensation.step_at(run.run_id, steps, undoing.step_index, undoing.step_name)
+        (missing if step.compensate is None else undone).append(undoing)
+    for undoing in undone:
+        if undoing.sequence is None:
+            _assert_input_is_known(store, run, undoing)
+    return RollBack(
+        requested_by=actor.name,
+        note=note,
+        since=run.next_sequence,
+        undone=tuple(undone),
+        not_compensated=tuple(missing),
+    )
+
+
+def _standing(store: CheckpointStore, run: RunSummary) -> list[Undoing]:
+    """Return the steps whose effects stand or may stand, the latest first."""
+    decided = store.list_decisions(run.run_id)
+    compensated = {d.failure_key for d in decided if d.kind is DecisionKind.COMPENSATION}
+    recorded: dict[int, Undoing] = {}
+    for record in store.iter_steps(run.run_id):
+        if record.kind is StepKind.STEP and (record.is_completed or record.is_failed):
+            recorded.pop(record.step_index, None)  # only the latest attempt counts
+            because = _because(record)
+            if because is not None and not (record.is_failed and record.failure_key in compensated):
+                recorded[record.step_index] = Undoing(
+                    step_index=record.step_index,
+                    step_name=record.step_name,
+                    sequence=record.sequence,
+                    because=because,
+                )
+    doubtful = {
+        s.step_index: Undoing(
+            step_index=s.step_index, step_name=s.step_name, sequence=None, because="in doubt"
+        )
+        for s in (run.in_flight if step_in_doubt(run) is not None else ())
+    }
+    known = [undoing for index, undoing in recorded.items() if index not in doubtful]
+    return [*doubtful.values(), *reversed(known)]
+
+
+def _because(record: StepRecord) -> str | None:
+    """Return why the effects of a step's latest attempt must be undone; None when it left none."""
+    if record.is_completed:
+        return "completed"
+    if record.failure_classification is FailureClassification.PARTIAL:
+        return "partial"
+    return "in doubt" if record.error_type == _TIMED_OUT else None
+
+
+def _assert_input_is_known(store: CheckpointStore, run: RunSummary, undoing: Undoing) -> None:
+    input_hash = payload_hash(input_in_doubt(store, run.run_id, undoing.step_index))
+    key = generate_idempotency_key(run.run_id, undoing.step_name, undoing.step_index, input_hash)
+    if all(step.idempotency_key != key for step in run.in_flight):
+        raise InvalidValueError(
+            "run_id",
+            f"step {undoing.step_index} {undoing.step_name!r} of run {run.run_id} was interrupted, and its "
+            "input does not follow from the record; execute it once more before rolling back",
+        )
+
+
+def input_in_doubt(store: CheckpointStore, run_id: str, index: int) -> dict[str, Any]:
+    """Return what a step that was interrupted had been given, as it follows from the record."""
+    initial = store.load_initial_input(run_id)
+    outputs: dict[int, dict[str, Any]] = {}
+    for record in store.iter_steps(run_id):
+        if record.kind is not StepKind.STEP:
+            continue
+        if record.step_index == 0 and initial is None:
+            initial = record.input_data
+        if record.is_completed:
+            outputs[record.step_index] = record.output_data or {}
+        elif record.is_failed and record.step_index == index:
+            return record.input_data  # a retry is given what the attempt before it was given
+    state = dict(initial or {})
+    for earlier in range(index):
+        state |= outputs.get(earlier, {})
+    return state
