@@ -173,7 +173,8 @@ def _page_line(name: str, count: int, sizes: tuple[int, int], times: Times) -> l
     small, large = times[name, 0], times[name, 1]
     floor = times[RUN_FLOOR if name.startswith("run") else LIST_FLOOR, 1]
     is_full = sizes[0] >= _FULL_ENOUGH * sizes[1]
-    growth = f"{large.p50 / small.p50:.2f}" if is_full else f"{large.p50 / times['explorer', 0].p50:.2f}*"
+    like = times[name.partition(",")[0], 0] if not is_full else small  # the kind's plain page is full
+    growth = f"{large.p50 / like.p50:.2f}{'' if is_full else '*'}"
     return [
         name,
         str(count),

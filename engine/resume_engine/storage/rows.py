@@ -27,7 +27,7 @@ SUMMARY_COLUMNS = [column for column in runs.c if column.name not in _LARGE]
 PLAIN_EVENTS = ("access.", "audit.", "auth.", "key.", "payload.", "user.")
 
 
-def summary_from_row(row: AnyRow, codec: PayloadCodec = PLAIN) -> RunSummary:
+def summary_from_row(row: AnyRow, codec: PayloadCodec = PLAIN, *, lease_live: bool = False) -> RunSummary:
     """Return the summary held by a row of `SUMMARY_COLUMNS`."""
     return RunSummary(
         run_id=row.run_id,
@@ -48,7 +48,7 @@ def summary_from_row(row: AnyRow, codec: PayloadCodec = PLAIN) -> RunSummary:
         lease_owner=row.lease_owner,
         lease_token=row.lease_token,
         lease_expires_at=row.lease_expires_at,
-        lease_live=bool(getattr(row, "lease_live", False)),
+        lease_live=lease_live,
         in_flight=_in_flight_from_text(row.in_flight_json),
         retry_at=row.retry_at,
         takeovers=row.takeovers,

@@ -288,7 +288,9 @@ class SqlCheckpointStore(CheckpointStore):
             row = conn.execute(
                 select(*rows.SUMMARY_COLUMNS, live).where(runs.c.run_id == run_id)
             ).one_or_none()
-        return rows.summary_from_row(row, self.codec) if row is not None else None
+        if row is None:
+            return None
+        return rows.summary_from_row(row, self.codec, lease_live=bool(row.lease_live))
 
     def load_initial_input(self, run_id: str) -> dict[str, Any] | None:
         """Return the initial input a workflow was started with, or None when none was recorded."""

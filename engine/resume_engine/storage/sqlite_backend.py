@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, String, and_, create_engine, event, func, literal, make_url
@@ -23,6 +23,7 @@ from resume_engine.storage.sql_store import SqlCheckpointStore, moved_on
 from resume_engine.storage.step_append import PlainAppend
 
 BUSY_TIMEOUT_SECONDS = 15.0
+PAGE_CACHE_KIB = 16_384  # at most, for each connection; SQLite's own 2 MiB hold less than the index of a list
 _SYNCHRONOUS_FULL = 2
 
 _KEY_OF_COLUMNS = {
@@ -111,7 +112,7 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
 
     def parse_hour(self, value: Any) -> datetime:
         """Return the hour (aware UTC) that such a text names."""
-        return datetime.strptime(value, "%Y-%m-%d %H").replace(tzinfo=UTC)
+        return datetime.fromisoformat(f"{value}:00:00+00:00")
 
 
 class _HintCompiler(SQLiteCompiler):
@@ -145,6 +146,7 @@ def _create_engine(url: URL) -> Engine:
         if not in_memory:
             cursor.execute("PRAGMA journal_mode=WAL")
         cursor.execute("PRAGMA synchronous=FULL")
+        cursor.execute(f"PRAGMA cache_size=-{PAGE_CACHE_KIB}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute("PRAGMA recursive_triggers=ON")
         cursor.close()
