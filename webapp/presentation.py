@@ -242,8 +242,8 @@ def event_details(event: Any) -> str:
 def allows(kind: object, failure: Any, briefly: bool = False) -> str:
     """Return what the button of `kind` lets happen after `failure`; `briefly`: no word on earlier steps."""
     step = f"step {failure.step_index}" if failure else "the failed step"
-    if failure and str(failure.step_name).startswith(COMPENSATION_PREFIX):
-        return _undoes(kind, step)
+    if failure and failure.step_name.startswith(COMPENSATION_PREFIX):
+        return _undoing(str(kind), step) or gate_look(kind).sentence
     earlier = "" if briefly else _not_repeated(failure.step_index if failure else 0)
     sentence = {
         "human_approval": f"Lets {step} run again with the recorded input and the same idempotency key.",
@@ -253,10 +253,11 @@ def allows(kind: object, failure: Any, briefly: bool = False) -> str:
     return f"{sentence} {earlier}".rstrip() if sentence else gate_look(kind).sentence
 
 
-def _undoes(kind: object, step: str) -> str:
-    if str(kind) == "human_approval":
+def _undoing(kind: str, step: str) -> str | None:
+    """Return what a button lets happen while a run is rolling back."""
+    if kind == "human_approval":
         return f"Lets the compensation of {step} run again. Then the run goes on rolling back."
-    return f"Lets this run go on rolling back in prod, at {step}."
+    return f"Lets this run go on rolling back in prod, at {step}." if kind == "prod_resume_ack" else None
 
 
 def _not_repeated(step_index: int) -> str:

@@ -69,7 +69,7 @@ def test_an_unknown_word_is_shown_as_itself() -> None:
     ],
 )
 def test_a_decision_says_what_it_lets_happen(step_index: int, ending: str) -> None:
-    failure = SimpleNamespace(step_index=step_index)
+    failure = SimpleNamespace(step_index=step_index, step_name="charge")
     sentence = presentation.allows("human_approval", failure)
     assert f"step {step_index}" in sentence
     assert sentence.endswith(ending)
