@@ -107,7 +107,7 @@ def test_a_run_is_read_at_one_moment(store: SqlCheckpointStore) -> None:
 
     def write() -> None:
         current = run
-        for number in range(60):
+        for number in range(25):
             current = store.commit(change(current, completed(number)))
         stop.set()
 
@@ -123,5 +123,5 @@ def test_a_run_is_read_at_one_moment(store: SqlCheckpointStore) -> None:
     writer.join()
     assert torn == []
     found = store.get_run("run-1")
-    assert found is not None and len(found.steps) == 60
+    assert found is not None and len(found.steps) == 25
     assert {step.status for step in found.steps} == {StepStatus.COMPLETED}
