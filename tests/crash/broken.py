@@ -1,0 +1,151 @@
+"""Take one protection out of the engine of this process, to see that the tests notice.
+
+The names in `CRASH_TEST_BROKEN` (joined by `+`) say which. Only the tests of this folder know that variable.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from resume_engine.core import execution, interruption, lease, workflow
+from resume_engine.core.run_change import RunChange
+from resume_engine.core.run_summary import RunSummary
+from resume_engine.storage import rows
+from resume_engine.storage.sql_store import SqlCheckpointStore
+
+VARIABLE = "CRASH_TEST_BROKEN"
+_Write = Callable[[SqlCheckpointStore, RunChange, RunSummary], None]
+
+
+def break_engine(names: str | None = None) -> None:
+    """Break what is asked for."""
+    for name in (os.environ.get(VARIABLE, "") if names is None else names).split("+"):
+        if name:
+            BREAKS[name]()
+
+
+def _no_version_check() -> None:
+    """Write whatever the run has become meanwhile, behind what is there."""
+    write: _Write = SqlCheckpointStore._write
+
+    def unchecked(store: SqlCheckpointStore, change: RunChange, after: RunSummary) -> None:
+        now = store.load_summary(after.run_id)
+        assert now is not None
+        sequence = now.next_sequence
+        if change.record is not None:
+            change.record.sequence = sequence
+            after = after.evolve(next_sequence=sequence + 1)
+        before = change.before.evolve(version=now.version, lease_expires_at=now.lease_expires_at)
+        write(store, replace(change, before=before), after.evolve(version=now.version + 1))
+
+    SqlCheckpointStore._write = unchecked  # type: ignore[method-assign]
+
+
+def _no_lease() -> None:
+    """Let everybody take every run; a lease does not end and is never lost."""
+    lease.Lease._assert_idle = lambda *_: None  # type: ignore[method-assign]
+    lease.Lease.assert_trusted = lambda *_: None  # type: ignore[method-assign]
+
+
+def _no_intent() -> None:
+    """Do not write what is about to be done."""
+    rows.in_flight_text = lambda *_: None
+
+
+def _random_key() -> None:
+    """Make every attempt look like another call to its receiver."""
+    execution.generate_idempotency_key = lambda *_: secrets.token_hex(32)
+
+
+def _early_answer() -> None:
+    """Answer before the write: the last one is done when the next one comes."""
+    write: _Write = SqlCheckpointStore._write
+    waiting: dict[str, tuple[RunChange, RunSummary]] = {}
+
+    def later(store: SqlCheckpointStore, change: RunChange, after: RunSummary) -> None:
+        if after.run_id in waiting:
+            write(store, *waiting.pop(after.run_id))
+        if change.record is None:
+            write(store, change, after)
+        else:
+            waiting[after.run_id] = (change, after)
+
+    SqlCheckpointStore._write = later  # type: ignore[method-assign]
+
+
+def _forgetful_plan() -> None:
+    """Do not see which steps are completed."""
+    plan = workflow.plan
+
+    def forgetful(store: Any, run: RunSummary, *arguments: Any) -> workflow.Plan:
+        return replace(plan(store, run, *arguments), first_index=0, outputs={})
+
+    workflow.plan = forgetful
+
+
+def _no_change_id() -> None:
+    """Do not find out what became of a write whose answer was lost; write again."""
+    SqlCheckpointStore._is_written = lambda *_: False  # type: ignore[method-assign]
+
+
+def _write_errors_ignored() -> None:
+    """Take a write that failed for one that was done."""
+    write: _Write = SqlCheckpointStore._write
+
+    def careless(store: SqlCheckpointStore, change: RunChange, after: RunSummary) -> None:
+        with suppress(Exception):
+            write(store, change, after)
+
+    SqlCheckpointStore._write = careless  # type: ignore[method-assign]
+
+
+def _no_waiting_for_the_lock() -> None:
+    """Fail at once while another process writes to the SQLite file."""
+    from resume_engine.storage import sqlite_backend
+
+    sqlite_backend.BUSY_TIMEOUT_SECONDS = 0.0
+
+
+def _no_kept_wait() -> None:
+    """Forget until when a retry waits."""
+    values = rows.summary_values
+    rows.summary_values = lambda *arguments: {**values(*arguments), "retry_at": None}
+
+
+def _no_takeover_limit() -> None:
+    """Let a step take down as many executors as it likes."""
+    interruption.MAX_TAKEOVERS = 10**9
+
+
+def _shared_connections() -> None:
+    """Let the child of a fork use its parent's connections and lease."""
+    lease.os = _OneProcess()  # type: ignore[assignment]
+
+
+class _OneProcess:
+    environ = os.environ
+
+    @staticmethod
+    def getpid() -> int:
+        return 1
+
+
+BREAKS: Mapping[str, Callable[[], None]] = {
+    "no_version_check": _no_version_check,
+    "no_lease": _no_lease,
+    "no_intent": _no_intent,
+    "random_key": _random_key,
+    "early_answer": _early_answer,
+    "forgetful_plan": _forgetful_plan,
+    "no_change_id": _no_change_id,
+    "write_errors_ignored": _write_errors_ignored,
+    "no_waiting_for_the_lock": _no_waiting_for_the_lock,
+    "no_kept_wait": _no_kept_wait,
+    "no_takeover_limit": _no_takeover_limit,
+    "shared_connections": _shared_connections,
+}

@@ -1,0 +1,99 @@
+"""What the processes do that are killed, stopped and raced against each other."""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from resume_engine.core.engine import ResumeEngine
+from resume_engine.core.errors import ResumeBlockedError, RunBusyError, StaleRunError
+from resume_engine.storage.open_store import open_store
+from tests.crash.effects import Effects
+from tests.crash.workload import Client
+
+Job = Mapping[str, Any]
+
+
+def work(job: Job) -> None:
+    """Finish the runs that are given, then, if asked, start new ones without end."""
+    effects = Effects(job["effects"])
+    client = Client(effects, pause_seconds=job.get("pause_seconds", 0.002))
+    with open_store(job["url"]) as store:
+        engine = ResumeEngine(store, lease_seconds=job.get("lease_seconds", 30))
+        if job.get("up"):
+            Path(job["up"]).touch()
+        for run_id in job["runs"]:
+            _finish(engine, client, effects, run_id)
+        number = 0
+        while job.get("endless"):
+            run_id = f"{job['name']}-{number}"
+            engine.start_run("orders", run_id=run_id)
+            effects.note("started", run_id)
+            client.execute(engine, run_id)
+            number += 1
+
+
+def _finish(engine: ResumeEngine, client: Client, effects: Effects, run_id: str) -> None:
+    try:
+        client.execute(engine, run_id)
+    except ResumeBlockedError:
+        # So many processes were killed in this step that a person must look; here is one.
+        effects.note("parked", run_id)
+        engine.grant_human_approval(run_id, "olga@example.com")
+        client.execute(engine, run_id)
+
+
+def insist(job: Job) -> None:
+    """Finish the runs that are given, whatever happens meanwhile, as a worker does."""
+    effects = Effects(job["effects"])
+    client = Client(effects, pause_seconds=job["pause_seconds"])
+    left = list(job["runs"])
+    with open_store(job["url"]) as store:
+        engine = ResumeEngine(store, lease_seconds=job["lease_seconds"])
+        while left:
+            run_id = left.pop(0)
+            try:
+                client.execute(engine, run_id)
+            except Exception as error:
+                effects.note("error", run_id, type(error).__name__)
+                left.append(run_id)
+                time.sleep(0.1)
+
+
+def race(job: Job) -> None:
+    """Resume one run after the other at the same moment as the other processes do."""
+    effects = Effects(job["effects"])
+    client = Client(effects, pause_seconds=0.001)
+    with open_store(job["url"]) as store:
+        engine = ResumeEngine(store, lease_seconds=30)
+        for run_id in job["runs"]:
+            effects.note("ready", run_id)
+            with Path(job["starts"], run_id).open() as start:
+                fcntl.flock(start, fcntl.LOCK_SH)
+            try:
+                outcome = client.execute(engine, run_id).status.value
+            except (RunBusyError, StaleRunError) as refused:
+                outcome = type(refused).__name__
+            effects.note("outcome", run_id, outcome)
+
+
+def hold_write_lock(job: Job) -> None:
+    """Keep everybody else from writing to a SQLite file for some seconds."""
+    with closing(sqlite3.connect(job["path"], isolation_level=None, timeout=30)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        Effects(job["effects"]).note("locked", "")
+        time.sleep(job["seconds"])
+        connection.execute("COMMIT")
+
+
+JOBS: Mapping[str, Callable[[Job], None]] = {
+    "work": work,
+    "insist": insist,
+    "race": race,
+    "hold_write_lock": hold_write_lock,
+}
