@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from resume_engine.core.differences import SHOWN
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import ReplayDivergenceError
 from resume_engine.core.failure_classifier import TransientStepError
@@ -69,21 +70,33 @@ MUTANTS: dict[str, tuple[list[tuple[str, Any]], dict[str, Any] | None, str]] = {
     "reordered": (
         [UNCALLED[1], UNCALLED[0], UNCALLED[2]],
         None,
-        "step 0 'charge': recorded name 'fetch', workflow name 'charge'",
+        "step 0 'fetch': the record has 'fetch', .* 'charge'\n\\+ charge\n  fetch\n- charge\n  notify",
     ),
-    "renamed": (renamed(), None, "step 1 'pay': recorded name 'charge', workflow name 'pay'"),
-    "removed": (UNCALLED[:2], None, "step 2 'notify': the workflow has only 2 steps"),
-    "added": ([*UNCALLED, ("archive", never)], None, "step 3 'archive': the record has 3 steps"),
+    "renamed": (renamed(), None, "step 1 'charge': the record has 'charge', .* 'pay'\n.*- charge\n\\+ pay\n"),
+    "removed": (UNCALLED[:2], None, "step 2 'notify': .* the workflow has no step\n.*- notify$"),
+    "added": (
+        [*UNCALLED, ("archive", never)],
+        None,
+        "step 3 'archive': the record has 3 steps, the workflow has 4\n.*\\+ archive$",
+    ),
     "inserted": (
         [UNCALLED[0], ("check", never), *UNCALLED[1:]],
         None,
-        "step 1 'check': recorded name 'charge', workflow name 'check'",
+        "step 1 'charge': the record has 'charge', the workflow has 'check'\n  fetch\n\\+ check\n  charge",
     ),
-    "changed input": (UNCALLED, {"order": 8, "flags": [True, None]}, "order: 7 -> 8"),
-    "changed type": (UNCALLED, {"order": "7", "flags": [True, None]}, "order: 7 -> '7'"),
-    "changed type of a flag": (UNCALLED, {"order": 7, "flags": [1, None]}, "initial input"),
-    "missing input": (UNCALLED, {"order": 7}, r"flags: \[True, None\] -> '\(absent\)'"),
-    "additional input": (UNCALLED, {**INPUT, "more": 1}, r"more: '\(absent\)' -> 1"),
+    "changed input": (
+        UNCALLED,
+        {"order": 8, "flags": [True, None]},
+        "another initial input .*\n- order: 7\n\\+ order: 8$",
+    ),
+    "changed type": (UNCALLED, {"order": "7", "flags": [True, None]}, "\n- order: 7\n\\+ order: '7'$"),
+    "changed type of a flag": (
+        UNCALLED,
+        {"order": 7, "flags": [1, None]},
+        r"\n- flags\[0\]: True\n\+ flags\[0\]: 1$",
+    ),
+    "missing input": (UNCALLED, {"order": 7}, r"'initial input': .*\n- flags: \[True, None\]$"),
+    "additional input": (UNCALLED, {**INPUT, "more": 1}, r"'initial input': [^-]*\n\+ more: 1$"),
 }
 
 
@@ -103,7 +116,98 @@ def test_a_changed_output_in_the_record_is_found(engine: ResumeEngine, store: Sq
     run_id = recorded(engine)
     with store.writing() as conn:
         conn.exec_driver_sql("UPDATE step_records SET output_json = '{\"out_0\": 9}' WHERE sequence = 0")
-    with pytest.raises(ReplayDivergenceError, match=r"step 1 'charge': recorded input differs .* at out_0"):
+    with pytest.raises(
+        ReplayDivergenceError, match=r"(?s)step 1 'charge': another input .*\n- out_0: {.*}\n\+ out_0: 9$"
+    ):
+        engine.replay_run(run_id, UNCALLED)
+
+
+def test_secrets_are_masked_in_the_difference(engine: ResumeEngine) -> None:
+    run_id = engine.start_run("billing", run_id="run-1").run_id
+    before = {"api_key": "s3cret-one", "nested": {"password": "s3cret-two", "user": "olga"}}
+    engine.execute_workflow(run_id, [("fetch", passing({}))], initial_input=before)
+    after = {"api_key": "other", "nested": {"password": "other", "user": "ana"}}
+    with pytest.raises(ReplayDivergenceError) as caught:
+        engine.replay_run(run_id, UNCALLED[:1], initial_input=after)
+    assert caught.value.diff == (
+        "- api_key: •••• (masked)",
+        "+ api_key: •••• (masked)",
+        "- nested.password: •••• (masked)",
+        "+ nested.password: •••• (masked)",
+        "- nested.user: 'olga'",
+        "+ nested.user: 'ana'",
+    )
+    assert (caught.value.step_index, caught.value.step_name) == (0, "initial input")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_long_difference_is_cut(engine: ResumeEngine) -> None:
+    run_id = engine.start_run("billing", run_id="run-1").run_id
+    engine.execute_workflow(run_id, [("fetch", passing({}))], initial_input={"rows": list(range(50))})
+    with pytest.raises(ReplayDivergenceError) as caught:
+        engine.replay_run(run_id, UNCALLED[:1], initial_input={"rows": ["x" * 1_000] * 50})
+    assert len(caught.value.diff) == 2 * SHOWN + 1 and caught.value.diff[-1] == "  and 38 more"
+    assert len(str(caught.value)) < 4_000
+
+
+def test_a_long_workflow_is_compared_briefly(engine: ResumeEngine) -> None:
+    names = [f"step_{index}" for index in range(100)]
+    run_id = engine.start_run("billing", run_id="run-1").run_id
+    engine.execute_workflow(run_id, [(name, passing({})) for name in names])
+    changed = [*names[:50], "other", *names[51:]]
+    with pytest.raises(ReplayDivergenceError) as caught:
+        engine.replay_run(run_id, [(name, never) for name in changed])
+    assert caught.value.diff == (
+        "  step_0",
+        "  ... 48 steps",
+        "  step_49",
+        "- step_50",
+        "+ other",
+        "  step_51",
+        "  ... 47 steps",
+        "  step_99",
+    )
+
+
+# A run whose input was changed by name
+
+
+def changed_input(engine: ResumeEngine, fail_at: int) -> str:
+    """Return a run that failed at a step and was resumed with another input, as the caller asked by name."""
+    run_id = engine.start_run("billing", run_id="run-1").run_id
+    workflow = [(name, passing({f"out_{index}": index})) for index, name in enumerate(NAMES)]
+    broken = list(workflow)
+    broken[fail_at] = (NAMES[fail_at], failing(TransientStepError("x")))
+    with pytest.raises(TransientStepError):
+        engine.execute_workflow(run_id, broken, initial_input={"order": 7})
+    engine.resume(run_id, workflow, initial_input={"order": 8}, allow_input_change=True)
+    return run_id
+
+
+@pytest.mark.parametrize("fail_at", [0, 1, 2])
+def test_a_run_whose_input_was_changed_by_name_is_replayed(engine: ResumeEngine, fail_at: int) -> None:
+    run_id = changed_input(engine, fail_at)
+    for given in (None, {"order": 8}):
+        assert engine.replay_run(run_id, UNCALLED, initial_input=given)[1] == engine.get_audit_log(run_id)
+
+
+def test_an_input_that_changed_without_saying_so_is_found(
+    engine: ResumeEngine, store: SqlCheckpointStore
+) -> None:
+    run_id = changed_input(engine, 1)
+    with store.writing() as conn:
+        conn.exec_driver_sql("DELETE FROM audit_events WHERE event_type = 'run.input_changed'")
+    with pytest.raises(ReplayDivergenceError, match="step 0 'fetch': another input .*\n- order: 7\n"):
+        engine.replay_run(run_id, UNCALLED)
+
+
+def test_a_changed_input_does_not_excuse_a_lost_output(
+    engine: ResumeEngine, store: SqlCheckpointStore
+) -> None:
+    run_id = changed_input(engine, 1)
+    with store.writing() as conn:
+        conn.exec_driver_sql("UPDATE step_records SET output_json = '{\"out_0\": 9}' WHERE sequence = 0")
+    with pytest.raises(ReplayDivergenceError, match="step 1 'charge': another input"):
         engine.replay_run(run_id, UNCALLED)
 
 
@@ -112,7 +216,8 @@ def test_a_changed_key_in_the_record_is_found(engine: ResumeEngine, store: SqlCh
     with store.writing() as conn:
         conn.exec_driver_sql(f"UPDATE step_records SET idempotency_key = '{'0' * 64}' WHERE sequence = 2")
     with pytest.raises(
-        ReplayDivergenceError, match=r"step 2 'notify': recorded key 000000000000, recomputed"
+        ReplayDivergenceError,
+        match=r"step 2 'notify': another idempotency key than the recorded one\n- 0{64}\n\+ ",
     ):
         engine.replay_run(run_id, UNCALLED)
 

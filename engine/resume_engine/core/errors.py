@@ -213,11 +213,18 @@ class InputMismatchError(ResumeEngineError):
 
 
 class ReplayDivergenceError(ResumeEngineError):
-    """Report the first place where a replay leaves the record."""
+    """Report the first place where a replay leaves the record: `difference` in words, `diff` in lines.
 
-    def __init__(self, run_id: str, step_index: int, step_name: str, difference: str) -> None:
+    Lines that begin with `-` are recorded; those with `+` are what the workflow makes of it.
+    """
+
+    def __init__(
+        self, run_id: str, step_index: int, step_name: str, difference: str, diff: Sequence[str] = ()
+    ) -> None:
         self.run_id, self.step_index, self.step_name = run_id, step_index, step_name
-        super().__init__(f"Replay of run {run_id} diverges at step {step_index} {step_name!r}: {difference}")
+        self.difference, self.diff = difference, tuple(diff)
+        first = f"Replay of run {run_id} diverges at step {step_index} {step_name!r}: {difference}"
+        super().__init__("\n".join([first, *diff]))
 
 
 class IdempotencyCollisionError(ResumeEngineError):
