@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from resume_engine.core.engine import ResumeEngine
-from resume_engine.core.errors import ResumeBlockedError, RunBusyError, StaleRunError
+from resume_engine.core.errors import ResumeBlockedError, ResumeEngineError
 from resume_engine.storage.open_store import open_store
 from tests.crash.effects import Effects
 from tests.crash.workload import Client
@@ -60,7 +60,7 @@ def insist(job: Job) -> None:
             try:
                 client.execute(engine, run_id)
             except Exception as error:
-                effects.note("error", run_id, type(error).__name__)
+                effects.note("error", run_id, nonce=type(error).__name__)
                 left.append(run_id)
                 time.sleep(0.1)
 
@@ -68,7 +68,7 @@ def insist(job: Job) -> None:
 def race(job: Job) -> None:
     """Resume one run after the other at the same moment as the other processes do."""
     effects = Effects(job["effects"])
-    client = Client(effects, pause_seconds=0.001)
+    client = Client(effects, pause_seconds=0.01)
     with open_store(job["url"]) as store:
         engine = ResumeEngine(store, lease_seconds=30)
         for run_id in job["runs"]:
@@ -77,9 +77,9 @@ def race(job: Job) -> None:
                 fcntl.flock(start, fcntl.LOCK_SH)
             try:
                 outcome = client.execute(engine, run_id).status.value
-            except (RunBusyError, StaleRunError) as refused:
+            except ResumeEngineError as refused:
                 outcome = type(refused).__name__
-            effects.note("outcome", run_id, outcome)
+            effects.note("outcome", run_id, nonce=outcome)
 
 
 def hold_write_lock(job: Job) -> None:
