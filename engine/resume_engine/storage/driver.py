@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 # What PostgreSQL answers while it goes down, comes up or cuts a connection (classes 08 and 57P).
 _AWAY = ("08", "57P")
+_Given = ParamSpec("_Given")
+_Found = TypeVar("_Found")
 
 
 @contextmanager
@@ -38,6 +41,21 @@ def driver_connection(engine: Engine) -> Iterator[Any]:
 
 def _translated(error: Exception, driver_error: type[Exception], *, lost: bool) -> BaseException:
     return DBAPIError.instance("a direct write", None, error, driver_error, connection_invalidated=lost)
+
+
+def asked_again(read: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
+    """Let a read be made once more when its connection was lost, as by a restart of the server."""
+
+    @wraps(read)
+    def ask(*args: _Given.args, **kwargs: _Given.kwargs) -> _Found:
+        try:
+            return read(*args, **kwargs)
+        except DBAPIError as error:
+            if not connection_was_lost(error):
+                raise
+        return read(*args, **kwargs)
+
+    return ask
 
 
 def connection_was_lost(error: DBAPIError) -> bool:

@@ -10,7 +10,20 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, false, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Select,
+    and_,
+    false,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from resume_engine.core.actor import ENGINE_ACTOR, Actor
@@ -42,7 +55,7 @@ from resume_engine.core.step_record import (
 )
 from resume_engine.core.store import CheckpointStore
 from resume_engine.storage import rows
-from resume_engine.storage.driver import connection_was_lost
+from resume_engine.storage.driver import asked_again, connection_was_lost
 from resume_engine.storage.encryption import codec_from_environment
 from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.schema import audit_events, decisions, runs, status_is, step_records
@@ -205,6 +218,7 @@ class SqlCheckpointStore(CheckpointStore):
                 raise
             raise RunExistsError(run.run_id) from error
 
+    @asked_again
     def get_run(self, run_id: str) -> Run | None:
         """Return a run with all its records and the view of its decisions, or None."""
         if not is_storable(run_id):
@@ -262,6 +276,7 @@ class SqlCheckpointStore(CheckpointStore):
             raise StaleRunError(run_id, f"sequence {run.next_sequence}", f"sequence {step.sequence}")
         self.commit(RunChange(before=run, after=after_record(self, run, step), record=step))
 
+    @asked_again
     def get_step_by_idempotency_key(self, key: str) -> StepRecord | None:
         """Return the completed record with this key, or None."""
         self.refuse_if_locked()
@@ -279,6 +294,7 @@ class SqlCheckpointStore(CheckpointStore):
 
     # What the engine needs beside them
 
+    @asked_again
     def load_summary(self, run_id: str) -> RunSummary | None:
         """Return a run without its records, or None."""
         if not is_storable(run_id):
@@ -292,6 +308,7 @@ class SqlCheckpointStore(CheckpointStore):
             return None
         return rows.summary_from_row(row, self.codec, lease_live=bool(row.lease_live))
 
+    @asked_again
     def load_initial_input(self, run_id: str) -> dict[str, Any] | None:
         """Return the initial input a workflow was started with, or None when none was recorded."""
         with self.asking() as conn:
@@ -305,14 +322,19 @@ class SqlCheckpointStore(CheckpointStore):
             query = _steps_of(run_id).where(_after_position(position)).limit(_STEPS_PER_FETCH)
             if completed_only:
                 query = query.where(step_records.c.status.in_(COMPLETED_STATUSES))
-            with self.asking() as conn:
-                fetched = conn.execute(query).all()
+            fetched = self._fetch_steps(query)
             for row in fetched:
                 yield rows.step_from_row(row, self.codec)
             if len(fetched) < _STEPS_PER_FETCH:
                 return
             position = (fetched[-1].sequence, fetched[-1].legacy_duplicate)
 
+    @asked_again
+    def _fetch_steps(self, query: Select[Any]) -> Sequence[Any]:
+        with self.asking() as conn:
+            return conn.execute(query).all()
+
+    @asked_again
     def list_open_failures(self, run_id: str) -> Sequence[StepRecord]:
         """Return the failed attempts, by sequence, that are the latest of their step; one statement.
 
@@ -333,6 +355,7 @@ class SqlCheckpointStore(CheckpointStore):
         with self.asking() as conn:
             return [rows.failure_from_row(row, self.codec) for row in conn.execute(query)]
 
+    @asked_again
     def load_step(self, run_id: str, sequence: int) -> StepRecord | None:
         """Return one record of a run by its sequence, or None."""
         query = _steps_of(run_id).where(step_records.c.sequence == sequence).limit(1)
@@ -401,6 +424,7 @@ class SqlCheckpointStore(CheckpointStore):
         decided = self.list_decisions(after.run_id) if change.decisions else ()
         return any(_is_same_decision(one, change.decisions[0]) for one in decided)
 
+    @asked_again
     def load_workflow(self, run_id: str) -> Sequence[str]:
         """Return the step names a run was started with, empty when none were recorded."""
         with self.asking() as conn:
@@ -417,6 +441,7 @@ class SqlCheckpointStore(CheckpointStore):
         with self.writing() as conn:
             return conn.execute(statement).rowcount == 1
 
+    @asked_again
     def list_decisions(self, run_id: str, *, failure_key: str | None = None) -> Sequence[Decision]:
         """Return the decisions of a run, oldest first; only those of one failure event if given."""
         with self.asking() as conn:
@@ -427,12 +452,14 @@ class SqlCheckpointStore(CheckpointStore):
         with self.writing() as conn:
             _insert_events_in_tx(conn, (event,), self.codec)
 
+    @asked_again
     def list_events(self, run_id: str) -> Sequence[AuditEvent]:
         """Return the stored audit events of a run, oldest first."""
         query = select(audit_events).where(audit_events.c.run_id == run_id).order_by(audit_events.c.event_id)
         with self.asking() as conn:
             return [rows.event_from_row(row, self.codec) for row in conn.execute(query)]
 
+    @asked_again
     def find_resumable(
         self, workflow_names: Sequence[str], *, failed_before: datetime, max_attempts: int, limit: int
     ) -> Sequence[RunSummary]:
