@@ -71,7 +71,9 @@ class Executor:
         if run.is_interrupted:
             step = steps[first.step_index] if first is not None else None
             assert_may_continue(self.store, run, step, actor)
-        doubtful = step_in_doubt(run) is not None
+        doubt = step_in_doubt(run)
+        # With an input that was changed by name it is another attempt: nobody knows of its key.
+        doubtful = doubt is not None and first is not None and doubt.idempotency_key == first.idempotency_key
         execution.run = lease.take(self._claim(run, plan, first, actor))
         with lease.heartbeat(execution.run):
             workflow.walk(execution, plan, first, in_doubt=doubtful)

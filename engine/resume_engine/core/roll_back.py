@@ -214,7 +214,7 @@ class RollBackExecution(RunExecution):
     def _state_of(self, undoing: Undoing) -> dict[str, Any]:
         """Return what a compensation is given: the state its step left behind."""
         if undoing.sequence is None:
-            return input_in_doubt(self._store, self.run.run_id, undoing.step_index)
+            return input_in_doubt(self._store, self.run.run_id, undoing)
         record = self._store.load_step(self.run.run_id, undoing.sequence)
         assert record is not None  # the plan names records that are there, and nothing removes one
         return record.input_data | (record.output_data or {})

@@ -7,7 +7,7 @@ tells when that event must be looked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,7 @@ class Undoing:
     step_name: str
     sequence: int | None
     because: str  # completed | partial | in doubt
+    key: str | None = None  # of the interrupted attempt, when there is no record of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +104,7 @@ def planned(
         (missing if step.compensate is None else undone).append(undoing)
     for undoing in undone:
         if undoing.sequence is None:
-            _assert_input_is_known(store, run, undoing)
+            input_in_doubt(store, run.run_id, undoing)  # raises now rather than in the middle
     return RollBack(
         requested_by=actor.name,
         note=note,
@@ -131,7 +132,11 @@ def _standing(store: CheckpointStore, run: RunSummary) -> list[Undoing]:
                 )
     doubtful = {
         s.step_index: Undoing(
-            step_index=s.step_index, step_name=s.step_name, sequence=None, because="in doubt"
+            step_index=s.step_index,
+            step_name=s.step_name,
+            sequence=None,
+            because="in doubt",
+            key=s.idempotency_key,
         )
         for s in (run.in_flight if step_in_doubt(run) is not None else ())
     }
@@ -148,19 +153,24 @@ def _because(record: StepRecord) -> str | None:
     return "in doubt" if record.error_type == _TIMED_OUT else None
 
 
-def _assert_input_is_known(store: CheckpointStore, run: RunSummary, undoing: Undoing) -> None:
-    input_hash = payload_hash(input_in_doubt(store, run.run_id, undoing.step_index))
-    key = generate_idempotency_key(run.run_id, undoing.step_name, undoing.step_index, input_hash)
-    if all(step.idempotency_key != key for step in run.in_flight):
-        raise InvalidValueError(
-            "run_id",
-            f"step {undoing.step_index} {undoing.step_name!r} of run {run.run_id} was interrupted, and its "
-            "input does not follow from the record; execute it once more before rolling back",
-        )
+def input_in_doubt(store: CheckpointStore, run_id: str, undoing: Undoing) -> dict[str, Any]:
+    """Return what a step that was interrupted had been given; its key tells when it was that.
+
+    Raises `InvalidValueError` when it does not follow from the record.
+    """
+    for state in _possible_inputs(store, run_id, undoing.step_index):
+        input_hash = payload_hash(state)
+        if undoing.key == generate_idempotency_key(run_id, undoing.step_name, undoing.step_index, input_hash):
+            return state
+    raise InvalidValueError(
+        "run_id",
+        f"step {undoing.step_index} {undoing.step_name!r} of run {run_id} was interrupted, and its "
+        "input does not follow from the record; execute it once more before rolling back",
+    )
 
 
-def input_in_doubt(store: CheckpointStore, run_id: str, index: int) -> dict[str, Any]:
-    """Return what a step that was interrupted had been given, as it follows from the record."""
+def _possible_inputs(store: CheckpointStore, run_id: str, index: int) -> Iterator[dict[str, Any]]:
+    """Yield what the attempts before it were given, then what follows from the steps before it."""
     initial = store.load_initial_input(run_id)
     outputs: dict[int, dict[str, Any]] = {}
     for record in store.iter_steps(run_id):
@@ -171,8 +181,8 @@ def input_in_doubt(store: CheckpointStore, run_id: str, index: int) -> dict[str,
         if record.is_completed:
             outputs[record.step_index] = record.output_data or {}
         elif record.is_failed and record.step_index == index:
-            return record.input_data  # a retry is given what the attempt before it was given
+            yield record.input_data
     state = dict(initial or {})
     for earlier in range(index):
         state |= outputs.get(earlier, {})
-    return state
+    yield state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from resume_engine.core.errors import (
 from resume_engine.core.execution import NextAttempt, RunExecution
 from resume_engine.core.failure_classifier import TransientStepError
 from resume_engine.core.idempotency import canonical_json
+from resume_engine.core.interruption import step_in_doubt
 from resume_engine.core.payload import as_recorded, payload_hash
 from resume_engine.core.retry import NO_RETRY
 from resume_engine.core.run import Environment, Run, RunStatus, parse_environment
@@ -104,7 +105,8 @@ def plan(store: CheckpointStore, run: RunSummary, steps: Sequence[Step], given: 
     """Read the record of `run` and return what is left of `steps`.
 
     Raises `WorkflowMismatchError` when `steps` are not those the run was started with, unless the caller
-    allows the change (completed steps must be the same in any case); `InputMismatchError` likewise.
+    allows the change; `InputMismatchError` likewise. What was done, and the step the run stopped at, must
+    stand where it stood in any case: elsewhere it would have another key, and might act twice.
     """
     start_index = given.start_index
     if start_index is not None:
@@ -119,6 +121,8 @@ def plan(store: CheckpointStore, run: RunSummary, steps: Sequence[Step], given: 
                 _check_name(run, record.step_index, record.step_name, steps)
                 outputs[record.step_index] = record.output_data or {}
                 first_input = record.input_data if record.step_index == 0 else first_input
+    for index, name in _stopped_at(run):
+        _check_name(run, index, name, steps)
     first = next(i for i in range(start_index or 0, len(steps) + 1) if i not in outputs)
     retry_input = _retry_input(store, run, first, steps)
     initial, changed = _initial_input(store, run, given, retry_input if first == 0 else first_input)
@@ -144,7 +148,8 @@ def _workflow_changes(
     store: CheckpointStore, run: RunSummary, names: tuple[str, ...], allowed: bool
 ) -> tuple[Change, ...]:
     if run.workflow_hash is None:
-        _check_count(run, names)
+        if not allowed:
+            _check_count(run, names)
         return ()
     if run.workflow_hash == fingerprint(names):
         return ()
@@ -170,6 +175,14 @@ def _check_count(run: RunSummary, names: tuple[str, ...]) -> None:
 def _check_start_index(value: object, highest: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
         raise InvalidValueError("start_index", f"must be a whole number from 0 to {highest}, found {value!r}")
+
+
+def _stopped_at(run: RunSummary) -> Iterator[tuple[int, str]]:
+    """Yield index and name of the steps at which a run failed or was interrupted."""
+    if run.failure is not None and not run.failure.step_name.startswith("__"):  # a step of the workflow
+        yield run.failure.step_index, run.failure.step_name
+    if step_in_doubt(run) is not None:
+        yield from ((step.step_index, step.step_name) for step in run.in_flight)
 
 
 def _check_name(run: RunSummary, index: int, recorded: str, steps: Sequence[Step]) -> None:
@@ -208,13 +221,24 @@ def _retry_input(store: CheckpointStore, run: RunSummary, first: int, steps: Seq
     if failure is None or failure.step_index != first or first >= len(steps):
         return None
     if failure.step_name != steps[first].name:
-        if failure.step_name.startswith("__"):
-            return None  # the failure lay outside a step, so no step has an input recorded for it
-        raise WorkflowMismatchError(run.run_id, first, repr(failure.step_name), repr(steps[first].name))
+        return None  # the failure lay outside a step, so no step has an input recorded for it
     if failure.lease_token is not None:
-        return None  # an interruption: its input follows from what came before, as it did then
+        return _interrupted_retry_input(store, run)
     failed = store.load_step(run.run_id, failure.sequence)
     return failed.input_data if failed else None
+
+
+def _interrupted_retry_input(store: CheckpointStore, run: RunSummary) -> State | None:
+    """Return the input of the failed attempt that was tried again when the executor vanished.
+
+    None when it was no retry: then its input follows from what came before, as it did then.
+    """
+    keys = {step.idempotency_key for step in run.in_flight}
+    for failed in store.list_open_failures(run.run_id):
+        if failed.idempotency_key in keys:
+            again = store.load_step(run.run_id, failed.sequence)
+            return again.input_data if again else None
+    return None
 
 
 def first_attempt(execution: RunExecution, plan: Plan) -> StepRecord | None:
@@ -222,7 +246,26 @@ def first_attempt(execution: RunExecution, plan: Plan) -> StepRecord | None:
     if plan.first_index >= len(plan.steps):
         return None
     state = plan.retry_input if plan.retry_input is not None else plan.state_before(plan.first_index)
-    return execution.prepare(plan.steps[plan.first_index], plan.first_index, state)
+    attempt = execution.prepare(plan.steps[plan.first_index], plan.first_index, state)
+    _assert_same_attempt(execution.run, attempt, plan)
+    return attempt
+
+
+def _assert_same_attempt(run: RunSummary, attempt: StepRecord, plan: Plan) -> None:
+    """Raise when a step in doubt would run again with another key, which might let it act twice."""
+    in_doubt = step_in_doubt(run)
+    changed = any(kind is EventType.RUN_INPUT_CHANGED for kind, _ in plan.changes)
+    if in_doubt is None or in_doubt.step_index != attempt.step_index or changed:
+        return
+    if in_doubt.idempotency_key != attempt.idempotency_key:
+        raise WorkflowMismatchError(
+            run.run_id,
+            attempt.step_index,
+            f"an interrupted attempt with the key {in_doubt.idempotency_key[:12]}",
+            f"another input, hence the key {attempt.idempotency_key[:12]}",
+        )
+
+
 
 
 def walk(
