@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from flask import Flask, request
+from jinja2.runtime import Macro
 
 from resume_engine.core.clock import utc_now
 from resume_engine.core.step_record import COMPENSATION_PREFIX
@@ -274,6 +276,15 @@ def chosen_theme() -> str:
     return theme if theme in THEMES else "system"
 
 
+@lru_cache(maxsize=4_096)
+def once(macro: Macro, *arguments: object) -> str:
+    """Return what a macro renders, remembered: for macros whose text hangs on their arguments alone.
+
+    A list shows the same few badges fifty times, and each is several macros deep.
+    """
+    return macro(*arguments)
+
+
 FILTERS = {
     "age": formats.age_of,
     "ago": formats.ago,
@@ -311,6 +322,7 @@ def register(app: Flask) -> None:
         THEMES=THEMES,
         look=look,
         allows=allows,
+        once=once,
         draw_timeline=timeline.draw,
         utc_now=utc_now,
     )
