@@ -21,6 +21,7 @@ BIG_TABLES = ("runs", "step_records", "audit_events")
 
 Row = dict[str, Any]
 _MANY = 400
+_LEASE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def _run(number: int) -> Row:
         "blocked_by": "human_approval" if is_blocked else None,
         "blocked_since": created if is_blocked else None,
         "lease_owner": "runner" if kind == 4 else None,
-        "lease_expires_at": created + timedelta(seconds=30) if kind == 4 else None,
+        "lease_expires_at": (NOW if number % 100 == 4 else created) + _LEASE if kind == 4 else None,
     }
 
 

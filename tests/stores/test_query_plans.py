@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from resume_engine.storage.run_page_queries import RunPageQueries
 from resume_engine.storage.run_queries import RunQueries
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.provision.postgres import Databases
-from tests.stores.query_plans import LONG_RUN, NOW, fill, sent_by, statements_of
+from tests.stores.query_plans import LONG_RUN, NOW, RUNS, fill, sent_by, statements_of
 
 MIDDLE = NOW - timedelta(days=10)
 FORWARDS, BACKWARDS = Cursor(moment=MIDDLE, row_id="8"), Cursor(moment=MIDDLE, row_id="8", backwards=True)
@@ -141,6 +142,22 @@ def test_a_count_is_one_statement_and_reads_no_table_as_a_whole(
     [statement] = sent_by(filled, lambda: COUNTS[name](RunQueries(filled)))
 
     assert not any(problem.startswith("reads all") for problem in statement.problems()), statement.plan
+
+
+@pytest.mark.parametrize("hours", [None, 23], ids=["by the hour", "hours of a day"])
+def test_states_are_counted_as_each_run_is_shown(filled: SqlCheckpointStore, hours: int | None) -> None:
+    since = NOW - timedelta(days=7, minutes=20)
+    hourly_from = None if hours is None else NOW - timedelta(hours=hours)
+    expected: Counter[tuple[datetime, RunState]] = Counter()
+    for run in RunQueries(filled).list_runs(RunFilter(since=since), limit=RUNS).items:
+        before = hourly_from is not None and run.created_at < hourly_from
+        hour = (since if before else run.created_at).replace(minute=0, second=0, microsecond=0)
+        expected[hour, run.state(NOW)] += 1
+
+    counted = RunQueries(filled).count_states(since, NOW, hourly_from=hourly_from)
+
+    assert {(count.hour, count.state): count.count for count in counted} == expected
+    assert {count.state for count in counted} == set(RunState)
 
 
 EVENTS: dict[str, EventFilter] = {

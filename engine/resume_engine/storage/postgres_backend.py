@@ -107,7 +107,8 @@ class PostgresCheckpointStore(SqlCheckpointStore):
         """Return a LIKE, served by the index with pattern operators whatever the collation."""
         return column.startswith(prefix, autoescape=True)
 
-    def hour_of(self, column: Any) -> Any:
+    @staticmethod
+    def hour_of(column: Any) -> Any:
         """Return the moment cut to the hour in UTC."""
         return func.date_trunc("hour", column, "UTC")
 

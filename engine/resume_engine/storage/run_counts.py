@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     ColumnElement,
     CompoundSelect,
@@ -76,16 +77,11 @@ def count_states(
 ) -> list[StateCount]:
     """Return the counts of all stretches; one statement."""
     bounds = {f"{_BOUND}{number}": bound for number, bound in enumerate([*stretches.bounds, _NO_END])}
-    query: CompoundSelect[Any] = union_all(
-        # Leases change all the time and are in no index: only running runs are looked at one by one.
-        _open_runs(stretches, hour_of, [RunStatus.RUNNING], now),
-        _open_runs(stretches, hour_of, _AT_REST, None),
-        _blocked_runs(stretches, hour_of),
-        _amounts(len(stretches.bounds)),
-    )
+    moments = {"since": stretches.bounds[0], "hourly_from": stretches.hourly_from, "now": now}
+    query = _statement(hour_of, len(stretches.bounds))
     totals: dict[tuple[datetime, RunState], int] = {}
     left = dict.fromkeys(map(_whole_hour, stretches.bounds), 0)
-    for at, word, is_expired, count in conn.execute(query, bounds):
+    for at, word, is_expired, count in conn.execute(query, bounds | moments):
         if word in bounds:
             left[_whole_hour(bounds[word])] += count
             continue
@@ -97,32 +93,42 @@ def count_states(
     return [StateCount(hour=h, state=s, count=n) for (h, s), n in sorted(totals.items())]
 
 
-def _open_runs(
-    stretches: Stretches, hour_of: HourOf, statuses: Sequence[RunStatus], now: datetime | None
-) -> Select[Any]:
-    """Return the statement for runs with no gate closed; at `now` their leases count, if it is given."""
-    hour = _hour(stretches, hour_of)
-    expired = false() if now is None else func.coalesce(runs.c.lease_expires_at < now, False)
+@lru_cache(maxsize=64)
+def _statement(hour_of: HourOf, stretches: int) -> CompoundSelect[Any]:
+    """Return the statement for so many stretches; to put it together takes as long as to ask it."""
+    return union_all(
+        # Leases change all the time and are in no index: only running runs are looked at one by one.
+        _open_runs(hour_of, [RunStatus.RUNNING], with_leases=True),
+        _open_runs(hour_of, _AT_REST, with_leases=False),
+        _blocked_runs(hour_of),
+        _amounts(stretches),
+    )
+
+
+def _open_runs(hour_of: HourOf, statuses: Sequence[RunStatus], *, with_leases: bool) -> Select[Any]:
+    hour = _hour(hour_of)
+    expired: ColumnElement[Any] = false()
+    if with_leases:
+        expired = func.coalesce(runs.c.lease_expires_at < _moment("now"), False)
     query = (
         select(hour, runs.c.status, expired.label("expired"), func.count())
         .where(runs.c.status.in_([status.value for status in statuses]), runs.c.blocked_by.is_(None))
-        .where(runs.c.created_at >= stretches.bounds[0])
+        .where(runs.c.created_at >= _moment("since"))
         .group_by(hour, runs.c.status)
     )
-    return by_index(query if now is None else query.group_by(expired), "ix_runs_open_created")
+    return by_index(query.group_by(expired) if with_leases else query, "ix_runs_open_created")
 
 
-def _blocked_runs(stretches: Stretches, hour_of: HourOf) -> Select[Any]:
-    hour = _hour(stretches, hour_of)
+def _blocked_runs(hour_of: HourOf) -> Select[Any]:
+    hour = _hour(hour_of)
     query = (
         select(hour, literal(RunState.BLOCKED.value), false(), func.count())
-        .where(runs.c.blocked_by.is_not(None), runs.c.created_at >= stretches.bounds[0])
+        .where(runs.c.blocked_by.is_not(None), runs.c.created_at >= _moment("since"))
         .group_by(hour)
     )
     return by_index(query, "ix_runs_blocked_created")
 
 
-@lru_cache(maxsize=256)
 def _amounts(count: int) -> TextualSelect:
     """Return the statement that counts the runs of each stretch out of the index of creation."""
     names = [f"{_BOUND}{number}" for number in range(count + 1)]
@@ -136,15 +142,17 @@ def _amounts(count: int) -> TextualSelect:
             FROM (VALUES {stretches}) AS bounds
         ) AS stretches
         """
-    return (
-        text(statement).bindparams(*(bindparam(name, type_=UtcDateTime) for name in names)).columns(*columns)
-    )
+    return text(statement).bindparams(*map(_moment, names)).columns(*columns)
 
 
-def _hour(stretches: Stretches, hour_of: HourOf) -> ColumnElement[Any]:
+def _hour(hour_of: HourOf) -> ColumnElement[Any]:
     created = runs.c.created_at
-    hour: ColumnElement[Any] = case((created >= stretches.hourly_from, hour_of(created)))
+    hour: ColumnElement[Any] = case((created >= _moment("hourly_from"), hour_of(created)))
     return hour.label("hour")
+
+
+def _moment(name: str) -> BindParameter[datetime]:
+    return bindparam(name, type_=UtcDateTime)
 
 
 def _state(word: str, expired: bool) -> RunState:

@@ -110,7 +110,8 @@ class SqlCheckpointStore(CheckpointStore):
         """Return the condition that a text column begins with `prefix`, in a form that an index serves."""
         raise NotImplementedError
 
-    def hour_of(self, column: Any) -> Any:
+    @staticmethod
+    def hour_of(column: Any) -> Any:
         """Return an expression that groups moments by hour; `parse_hour` reads its values."""
         raise NotImplementedError
 

@@ -106,7 +106,8 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
         """Return a range: SQLite's LIKE ignores case and therefore cannot use the index."""
         return and_(column >= prefix, column < prefix + "\U0010ffff")
 
-    def hour_of(self, column: Any) -> Any:
+    @staticmethod
+    def hour_of(column: Any) -> Any:
         """Return the first 13 characters of the stored text, `2026-11-22 09`."""
         return func.substr(column, 1, 13, type_=String)
 
