@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import sqlite3
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +17,7 @@ from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import ResumeBlockedError, ResumeEngineError
 from resume_engine.storage.open_store import open_store
 from tests.crash.effects import Effects
-from tests.crash.workload import Client
+from tests.crash.workload import Client, retried_after
 
 Job = Mapping[str, Any]
 
@@ -23,6 +26,8 @@ def work(job: Job) -> None:
     """Finish the runs that are given, then, if asked, start new ones without end."""
     effects = Effects(job["effects"])
     client = Client(effects, pause_seconds=job.get("pause_seconds", 0.002))
+    if "retry_seconds" in job:
+        client = Client(effects, flaky=True, options=retried_after(job["retry_seconds"]))
     with open_store(job["url"]) as store:
         engine = ResumeEngine(store, lease_seconds=job.get("lease_seconds", 30))
         if job.get("up"):
@@ -82,6 +87,30 @@ def race(job: Job) -> None:
             effects.note("outcome", run_id, nonce=outcome)
 
 
+def fork_in_a_step(job: Job) -> None:
+    """Fork in the middle of a step, and let the child go on as if it were the parent."""
+    effects = Effects(job["effects"])
+    client = Client(effects, pause_seconds=0)
+    children: list[int] = []
+
+    def charge(state: dict[str, Any], key: str) -> dict[str, Any]:
+        children.append(os.fork())
+        time.sleep(0.2 if children == [0] else 0.4)  # the child is first
+        return {"charge": effects.act(job["run"], "charge", key)}
+
+    steps = client.steps(job["run"])
+    steps[1] = replace(steps[1], fn=charge)
+    with open_store(job["url"]) as store:
+        try:
+            ResumeEngine(store, lease_seconds=0.3).execute_workflow(job["run"], steps)
+        finally:
+            outcome = type(sys.exc_info()[1]).__name__
+            effects.note("outcome", job["run"], "child" if children == [0] else "parent", outcome)
+            if children == [0]:
+                os._exit(0)
+    os.waitpid(children[0], 0)
+
+
 def hold_write_lock(job: Job) -> None:
     """Keep everybody else from writing to a SQLite file for some seconds."""
     with closing(sqlite3.connect(job["path"], isolation_level=None, timeout=30)) as connection:
@@ -96,4 +125,5 @@ JOBS: Mapping[str, Callable[[Job], None]] = {
     "insist": insist,
     "race": race,
     "hold_write_lock": hold_write_lock,
+    "fork_in_a_step": fork_in_a_step,
 }

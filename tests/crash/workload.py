@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from resume_engine.core.engine import ResumeEngine
+from resume_engine.core.failure_classifier import TransientStepError
+from resume_engine.core.retry import Backoff, RetryPolicy
 from resume_engine.core.run import Run
 from resume_engine.core.step import Step
 from tests.crash.effects import Effects
@@ -16,20 +18,40 @@ STEPS = ("reserve", "charge", "ship", "invoice", "notify", "close")
 StepFunction = Callable[[dict[str, Any], str], dict[str, Any]]
 
 
+def retried_after(seconds: float) -> dict[str, Any]:
+    """Return the options of a step that is tried three times, with that wait between."""
+    backoff = Backoff(base_seconds=seconds, cap_seconds=seconds, jitter=0)
+    return {"retry": RetryPolicy(attempts=3, backoff=backoff)}
+
+
 class Client:
-    """Execute workflows and write down what the engine says was recorded."""
+    """Execute workflows and write down what the engine says was recorded.
+
+    `options` are given to the step `charge`; with `flaky` it fails when it is called for the first time.
+    """
 
     def __init__(
-        self, effects: Effects, *, pause_seconds: float = 0.002, names: Sequence[str] = STEPS
+        self,
+        effects: Effects,
+        *,
+        pause_seconds: float = 0.002,
+        names: Sequence[str] = STEPS,
+        flaky: bool = False,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self.names = names
         self._effects = effects
         self._pause = pause_seconds
+        self._flaky = flaky
+        self._options = dict(options or {})
         self._told: set[tuple[str, str]] = set()
 
     def steps(self, run_id: str) -> list[Step]:
         """Return the workflow of one run; every step leaves its mark outside."""
-        return [Step(name, self._step(run_id, name)) for name in self.names]
+        return [
+            Step(name, self._step(run_id, name), **(self._options if name == "charge" else {}))
+            for name in self.names
+        ]
 
     def execute(self, engine: ResumeEngine, run_id: str) -> Run:
         """Execute or resume a run to its end."""
@@ -45,6 +67,9 @@ class Client:
             for earlier in self.names[: self.names.index(name)]:
                 # That a step is called with the output of another says that the other is on record.
                 self._acknowledge(run_id, earlier, state[earlier])
+            if self._flaky and name == "charge" and not self._effects.count("flaked", run_id):
+                self._effects.note("flaked", run_id)
+                raise TransientStepError("not now")
             time.sleep(random.random() * self._pause)
             nonce = self._effects.act(run_id, name, key)
             time.sleep(random.random() * self._pause)
