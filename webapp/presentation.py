@@ -151,6 +151,7 @@ EVENTS: dict[str, str] = {
     "run.rolling_back": "began to roll the run back",
     "run.rolled_back": "rolled the run back",
     "run.completed": "completed the run",
+    "run.collected": "deleted finished runs",
     "run.failed": "closed the run as failed",
     "step.recorded": "recorded a step",
     "gate.compensated": "recorded a compensation",

@@ -114,6 +114,12 @@ def can_be_an_id(run_id: str) -> bool:
 
 def _no_such_run(run_id: str) -> Any:
     shown = run_id if len(run_id) <= 60 else f"{run_id[:60]}…"
+    if can_be_an_id(run_id) and audit_queries().list_events(EventFilter(run_id=run_id), limit=1)[0]:
+        abort(
+            404,
+            f"Run “{shown}” was deleted after it was finished (resume-engine gc). What happened to it is "
+            "still in the audit log: look there for its id.",
+        )
     abort(
         404,
         f"There is no run “{shown}” in this database. Check that the id is complete (the search above finds "

@@ -9,6 +9,7 @@ from resume_engine.cli.audit import audit
 from resume_engine.cli.command_group import CommandLine
 from resume_engine.cli.db import db
 from resume_engine.cli.gates import gates
+from resume_engine.cli.gc import gc
 from resume_engine.cli.replay import replay
 from resume_engine.cli.runs import runs
 from resume_engine.cli.smoke_test import smoke_test
@@ -23,5 +24,5 @@ def main() -> None:
     """
 
 
-for _command in (audit, db, gates, replay, runs, smoke_test):
+for _command in (audit, db, gates, gc, replay, runs, smoke_test):
     main.add_command(_command)

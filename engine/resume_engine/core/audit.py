@@ -28,6 +28,7 @@ class EventType(StrEnum):
     RUN_ROLLED_BACK = "run.rolled_back"  # its completed steps were compensated in reverse order
     RUN_RESUME_VALIDATED = "run.resume_validated"
     RUN_COMPLETED = "run.completed"
+    RUN_COLLECTED = "run.collected"  # finished runs were deleted; one event for each batch names them
     RUN_FAILED = "run.failed"  # closed as failed without a failed step record
     STEP_RECORDED = "step.recorded"  # derived from step records on read
     GATE_COMPENSATED = "gate.compensated"

@@ -15,7 +15,7 @@ from resume_engine.core import compensation
 from resume_engine.core.actor import Actor
 from resume_engine.core.audit import EventType
 from resume_engine.core.decisions import DecisionKind
-from resume_engine.core.errors import InvalidValueError, RunFinishedError
+from resume_engine.core.errors import InvalidValueError, PayloadLockedError, RunFinishedError
 from resume_engine.core.idempotency import generate_idempotency_key
 from resume_engine.core.interruption import step_in_doubt
 from resume_engine.core.payload import payload_hash
@@ -83,6 +83,8 @@ def assert_none_under_way(store: CheckpointStore, run: RunSummary) -> None:
 def begun(store: CheckpointStore, run_id: str) -> RollBack | None:
     for event in store.list_events(run_id):
         if event.event_type == EventType.RUN_ROLLING_BACK:
+            if "compensated" not in event.payload:
+                raise PayloadLockedError("what the rollback of this run undoes cannot be read")
             return RollBack(
                 requested_by=str(event.payload["requested_by"]),
                 note=event.note or "",
