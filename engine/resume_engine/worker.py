@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from resume_engine.core.actor import Actor, Channel
+from resume_engine.core.async_bridge import needs_loop, run_on_own_loop
 from resume_engine.core.clock import utc_now
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import (
@@ -49,9 +50,10 @@ class _SetAside:
 class Worker:
     """Resume runs of the given workflows.
 
-    `workflows` maps a workflow name to its steps; runs of other workflows are left alone. Any number of
-    workers may share a database: the claim of a run is a conditional write that one of them wins. A run
-    whose step failed `max_attempts` times in a row for a transient reason is left to a person.
+    `workflows` maps a workflow name to its steps; runs of other workflows are left alone. Steps may be
+    coroutine functions: such a run gets an event loop of its own. Any number of workers may share a
+    database: the claim of a run is a conditional write that one of them wins. A run whose step failed
+    `max_attempts` times in a row for a transient reason is left to a person.
     """
 
     def __init__(
@@ -165,7 +167,11 @@ class Worker:
             logger.info("%s: resuming run %s (%s)", self.name, run.run_id, run.workflow_name)
             steps = self._workflows[run.workflow_name]
             # Another worker may have resumed it since, and it may have failed again: then it waits anew.
-            self._engine.resume(run.run_id, steps, actor=self._actor, if_version=run.version)
+            if any(needs_loop(step) for step in steps):
+                awaited = self._engine.aresume(run.run_id, steps, actor=self._actor, if_version=run.version)
+                run_on_own_loop(awaited)
+            else:
+                self._engine.resume(run.run_id, steps, actor=self._actor, if_version=run.version)
         except TAKEN as reason:
             logger.debug("%s: run %s is not taken: %s", self.name, run.run_id, reason)
             return False

@@ -34,6 +34,7 @@ from resume_engine.core.step import Step
 from resume_engine.core.step_record import FailureClassification
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from resume_engine.worker import Worker
 from tests.factories import failing, passing, steps
 from tests.stores.changes import NOON, summary
 
@@ -226,6 +227,16 @@ def test_what_a_coroutine_returns_is_checked(engine: ResumeEngine) -> None:
 
     with pytest.raises(OutputNotDictError, match="returned NoneType"):
         run(engine.aexecute_workflow(engine.start_run("billing").run_id, [("a", nothing)]))
+
+
+def test_a_worker_resumes_runs_with_coroutine_steps(engine: ResumeEngine) -> None:
+    run_id = engine.start_run("billing").run_id
+    with pytest.raises(PermanentStepError):
+        run(engine.aexecute_workflow(run_id, coroutines(3, fail_at=1)))
+    engine.grant_human_approval(run_id, "olga@example.com")
+    worker = Worker(engine, {"billing": coroutines(3)})
+    assert worker.run_once() == 1
+    assert summary(engine.store, run_id).status is RunStatus.COMPLETED
 
 
 # Without a loop

@@ -69,8 +69,20 @@ def refuse_coroutines(steps: Iterable[Step]) -> None:
     if bridge.get() is not None:
         return
     for step in steps:
-        if is_coroutine_function(step.fn) or is_coroutine_function(step.reconcile):
+        if needs_loop(step):
             raise InvalidValueError("steps", f"{step.name!r} is a coroutine function; {_ADVICE}")
+
+
+def needs_loop(step: Step) -> bool:
+    """Return whether a step can only be executed by an awaitable call."""
+    return is_coroutine_function(step.fn) or is_coroutine_function(step.reconcile)
+
+
+def run_on_own_loop(call: Coroutine[Any, Any, Result]) -> Result:
+    """Run an awaitable call to its end on a loop made for it, in a thread that has none."""
+    import asyncio
+
+    return asyncio.run(call)
 
 
 def is_coroutine_function(fn: object) -> bool:

@@ -108,6 +108,7 @@ def _event(actor: Actor, finished_before: datetime, garbage: Garbage) -> AuditEv
         EventType.RUN_COLLECTED,
         utc_now(),
         payload={
+            "message": f"runs: {len(garbage.run_ids)}, step records: {garbage.step_records}",
             "runs": len(garbage.run_ids),
             "step_records": garbage.step_records,
             "decisions": garbage.decisions,
