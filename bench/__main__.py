@@ -27,7 +27,7 @@ def main() -> None:
     rounds = QUICK_ROUNDS if options.quick else ROUNDS
     tables: dict[str, Callable[[Shelf], str]] = {
         "pages": lambda found: pages.report(found, sizes, rounds, options.match),
-        "steps": lambda found: steps.report(found, rounds),
+        "steps": lambda found: steps.report(found, rounds // 2),
         "queries": lambda found: queries.report(found, sizes, rounds, options.match),
     }
     started = time.perf_counter()
