@@ -14,6 +14,7 @@ from resume_engine.core.errors import (
     ResumeEngineError,
 )
 from resume_engine.core.failure_classifier import (
+    FailureRule,
     PartialStepError,
     PermanentStepError,
     TransientStepError,
@@ -22,6 +23,7 @@ from resume_engine.core.failure_classifier import (
 from resume_engine.core.idempotency import generate_idempotency_key, generate_run_id, hash_input
 from resume_engine.core.permissions import Permission, Role
 from resume_engine.core.resume_gates import ResumeBlocker
+from resume_engine.core.retry import Backoff, RetryPolicy
 from resume_engine.core.run import Environment, Run, RunStatus
 from resume_engine.core.step import Step
 from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
@@ -35,12 +37,14 @@ __version__ = "0.3.0"
 __all__ = [
     "Actor",
     "AlreadyDecidedError",
+    "Backoff",
     "Channel",
     "CheckpointStore",
     "Decision",
     "DecisionKind",
     "Environment",
     "FailureClassification",
+    "FailureRule",
     "IdempotencyCollisionError",
     "PartialStepError",
     "PermanentStepError",
@@ -50,6 +54,7 @@ __all__ = [
     "ResumeBlocker",
     "ResumeEngine",
     "ResumeEngineError",
+    "RetryPolicy",
     "Role",
     "Run",
     "RunStatus",
