@@ -266,8 +266,6 @@ def _assert_same_attempt(run: RunSummary, attempt: StepRecord, plan: Plan) -> No
         )
 
 
-
-
 def walk(
     execution: RunExecution,
     plan: Plan,
