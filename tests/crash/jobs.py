@@ -8,16 +8,17 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import ResumeBlockedError, ResumeEngineError
+from resume_engine.core.failure_classifier import PermanentStepError
 from resume_engine.storage.open_store import open_store
 from tests.crash.effects import Effects
-from tests.crash.workload import Client, retried_after
+from tests.crash.workload import Client, retried_after, undoable
 
 Job = Mapping[str, Any]
 
@@ -111,6 +112,44 @@ def fork_in_a_step(job: Job) -> None:
     os.waitpid(children[0], 0)
 
 
+def fail(job: Job) -> None:
+    """Execute a run of five steps that fails for good behind them."""
+    with open_store(job["url"]) as store:
+        _fail(ResumeEngine(store), Effects(job["effects"]), job["run"])
+
+
+def roll_back(job: Job) -> None:
+    """Roll the runs back that are given, then, if asked, let new ones fail and roll them back without end."""
+    effects = Effects(job["effects"])
+    with open_store(job["url"]) as store:
+        engine = ResumeEngine(store)
+        if job.get("up"):
+            Path(job["up"]).touch()
+        for run_id in job["runs"]:
+            _roll_back(engine, effects, run_id)
+        number = 0
+        while job.get("endless"):
+            run_id = f"{job['name']}-{number}"
+            _fail(engine, effects, run_id)
+            _roll_back(engine, effects, run_id)
+            number += 1
+
+
+def _fail(engine: ResumeEngine, effects: Effects, run_id: str) -> None:
+    engine.start_run("orders", run_id=run_id)
+    with suppress(PermanentStepError):
+        engine.execute_workflow(run_id, undoable(effects, run_id))
+
+
+def _roll_back(engine: ResumeEngine, effects: Effects, run_id: str) -> None:
+    for _ in range(2):
+        with suppress(ResumeBlockedError):
+            engine.roll_back(run_id, undoable(effects, run_id), requested_by="olga@example.com", note="test")
+            return
+        # So many processes were killed in one compensation that a person must look; here is one.
+        engine.grant_human_approval(run_id, "olga@example.com")
+
+
 def hold_write_lock(job: Job) -> None:
     """Keep everybody else from writing to a SQLite file for some seconds."""
     with closing(sqlite3.connect(job["path"], isolation_level=None, timeout=30)) as connection:
@@ -124,6 +163,8 @@ JOBS: Mapping[str, Callable[[Job], None]] = {
     "work": work,
     "insist": insist,
     "race": race,
+    "fail": fail,
+    "roll_back": roll_back,
     "hold_write_lock": hold_write_lock,
     "fork_in_a_step": fork_in_a_step,
 }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from resume_engine.core.engine import ResumeEngine
-from resume_engine.core.failure_classifier import TransientStepError
+from resume_engine.core.failure_classifier import PermanentStepError, TransientStepError
 from resume_engine.core.retry import Backoff, RetryPolicy
 from resume_engine.core.run import Run
 from resume_engine.core.step import Step
@@ -22,6 +22,19 @@ def retried_after(seconds: float) -> dict[str, Any]:
     """Return the options of a step that is tried three times, with that wait between."""
     backoff = Backoff(base_seconds=seconds, cap_seconds=seconds, jitter=0)
     return {"retry": RetryPolicy(attempts=3, backoff=backoff)}
+
+
+def undoable(effects: Effects, run_id: str) -> list[Step]:
+    """Return five steps whose compensations leave their mark outside, and one that fails for good."""
+
+    def undo(index: int) -> StepFunction:
+        return lambda _state, key: {"undone": effects.act(run_id, str(index), key)}
+
+    def decline(_state: dict[str, Any], _key: str) -> dict[str, Any]:
+        raise PermanentStepError("declined")
+
+    steps = [Step(f"step_{i}", lambda _state, _key: {}, compensate=undo(i)) for i in range(5)]
+    return [*steps, Step("decline", decline)]
 
 
 class Client:
