@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -65,9 +64,7 @@ class ResumeEngine:
         )
         self._named = None if owner is None else check_text("owner", owner, 255)
         self._rules = tuple(rules)
-        self._process = os.getpid()
-        self._renewal = threading.Lock()
-        self._current = self._new_executor()
+        self._current = (os.getpid(), self._new_executor())
 
     @property
     def store(self) -> CheckpointStore:
@@ -362,12 +359,11 @@ class ResumeEngine:
     @property
     def _executor(self) -> Executor:
         """Return the executor of this process; a forked child gets one of its own."""
-        if self._process != os.getpid():
-            with self._renewal:
-                if self._process != os.getpid():
-                    self._current = self._new_executor()
-                    self._process = os.getpid()
-        return self._current
+        process, executor = self._current
+        if process != os.getpid():
+            executor = self._new_executor()
+            self._current = (os.getpid(), executor)
+        return executor
 
     def _new_executor(self) -> Executor:
         return Executor(self._store, self._named or new_owner(), self._lease_seconds, self._rules)

@@ -26,7 +26,7 @@ from resume_engine.core.errors import (
 from resume_engine.core.failure_classifier import FailureRule, classify
 from resume_engine.core.idempotency import generate_idempotency_key
 from resume_engine.core.open_failures import after_record
-from resume_engine.core.payload import as_recorded, payload_hash, storable
+from resume_engine.core.payload import encode, from_text, payload_hash, storable
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import FINISHED_STATUSES
 from resume_engine.core.run_change import RunChange
@@ -76,8 +76,9 @@ class RunExecution:
         check_step_name(step.name)
         if isinstance(index, bool) or not isinstance(index, int) or index < 0:
             raise InvalidValueError("step_index", f"must be a whole number from 0, found {index!r}")
-        data = self._checked_input(step.name, index, input_data)
-        input_hash = payload_hash(data)
+        text = self._input_text(step.name, index, input_data)
+        data = from_text(text)
+        input_hash = payload_hash(data, text)
         return StepRecord(
             step_name=step.name,
             step_index=index,
@@ -88,6 +89,7 @@ class RunExecution:
             idempotency_key=generate_idempotency_key(self.run.run_id, step.name, index, input_hash),
             attempt=_earlier_attempts(self.run, step.name, index) + 1,
             worker=self._lease.owner,
+            input_text=text,
         )
 
     def call(
@@ -104,13 +106,13 @@ class RunExecution:
             attempt.started_at = utc_now()
             started = monotonic()
             try:
-                output = self._output_of(step, attempt)
+                output_text = self._output_of(step, attempt)
             except Exception as exc:
                 attempt.duration_ms = _elapsed_ms(started)
                 attempt = self._after_failure(step, attempt, exc)
                 continue
             attempt.duration_ms = _elapsed_ms(started)
-            return self._completed(attempt, output, following)
+            return self._completed(attempt, output_text, following)
 
     def reconciled(
         self, attempt: StepRecord, output: object, following: NextAttempt | None
@@ -118,7 +120,7 @@ class RunExecution:
         """Record an interrupted attempt as completed with the output its reconciliation found."""
         attempt.classified_by = "reconciled after an interruption"
         attempt.started_at = utc_now()
-        return self._completed(attempt, self._checked_output(attempt, output), following)
+        return self._completed(attempt, self._output_text(attempt, output), following)
 
     def record_failure(self, name: str, index: int, exc: Exception) -> None:
         """Record a failure that happened outside a step function."""
@@ -133,17 +135,18 @@ class RunExecution:
         self._record(failed, ())
 
     def _completed(
-        self, attempt: StepRecord, output: dict[str, Any], following: NextAttempt | None
+        self, attempt: StepRecord, output_text: str, following: NextAttempt | None
     ) -> tuple[StepRecord, StepRecord | None]:
-        attempt.output_data = output
+        attempt.output_text = output_text
+        attempt.output_data = from_text(output_text)
         attempt.status = StepStatus.COMPLETED
-        next_attempt = following(output) if following is not None else None
+        next_attempt = following(attempt.output_data) if following is not None else None
         self._record(attempt, () if next_attempt is None else (intent_of(next_attempt),))
         return attempt, next_attempt
 
-    def _output_of(self, step: Step, attempt: StepRecord) -> dict[str, Any]:
+    def _output_of(self, step: Step, attempt: StepRecord) -> str:
         failpoints.reach("before_effect")
-        given = as_recorded(attempt.input_data)
+        given = from_text(attempt.input_text or encode(attempt.input_data))
         if step.timeout is None:
             output: object = step.fn(given, attempt.idempotency_key)
         else:
@@ -151,7 +154,7 @@ class RunExecution:
         if type(output) is not dict:
             output = settled(output, step.name, step.timeout)
         failpoints.reach("after_effect")
-        return self._checked_output(attempt, output)
+        return self._output_text(attempt, output)
 
     def _after_failure(self, step: Step, attempt: StepRecord, exc: Exception) -> StepRecord:
         """Record a failed attempt; return the next one once its wait is over, or raise `exc` again."""
@@ -239,22 +242,22 @@ class RunExecution:
             raise RunFinishedError(self.run.run_id, run.status)
         self.run = run
 
-    def _checked_input(self, name: str, index: int, input_data: dict[str, Any]) -> dict[str, Any]:
+    def _input_text(self, name: str, index: int, input_data: dict[str, Any]) -> str:
         if not isinstance(input_data, dict):
             raise InputNotSerializableError(
                 self.run.run_id, name, index, f"{type(input_data).__name__}, not a dict"
             )
         try:
-            return as_recorded(input_data)
+            return encode(input_data)
         except (TypeError, ValueError, RecursionError) as problem:
             raise InputNotSerializableError(self.run.run_id, name, index, str(problem)) from problem
 
-    def _checked_output(self, attempt: StepRecord, output: object) -> dict[str, Any]:
+    def _output_text(self, attempt: StepRecord, output: object) -> str:
         where = (self.run.run_id, attempt.step_name, attempt.step_index)
         if not isinstance(output, dict):
             raise OutputNotDictError(*where, type(output).__name__)
         try:
-            return as_recorded(output)
+            return encode(output)
         except (TypeError, ValueError, RecursionError) as problem:
             raise OutputNotSerializableError(*where, str(problem)) from problem
 
