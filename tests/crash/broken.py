@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from resume_engine.core import execution, interruption, lease, workflow
+from resume_engine.core import execution, interruption, lease, roll_back, workflow
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage import rows
@@ -122,6 +122,11 @@ def _no_takeover_limit() -> None:
     interruption.MAX_TAKEOVERS = 10**9
 
 
+def _forgotten_rollback() -> None:
+    """Do not see that a rollback was begun."""
+    roll_back.begun = lambda *_: None
+
+
 def _shared_connections() -> None:
     """Let the child of a fork use its parent's connections and lease."""
     lease.os = _OneProcess()  # type: ignore[assignment]
@@ -147,5 +152,6 @@ BREAKS: Mapping[str, Callable[[], None]] = {
     "no_waiting_for_the_lock": _no_waiting_for_the_lock,
     "no_kept_wait": _no_kept_wait,
     "no_takeover_limit": _no_takeover_limit,
+    "forgotten_rollback": _forgotten_rollback,
     "shared_connections": _shared_connections,
 }

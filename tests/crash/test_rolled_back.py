@@ -12,6 +12,7 @@ from resume_engine.core.audit import EventType
 from resume_engine.core.run import RunStatus
 from resume_engine.core.step_record import StepKind
 from resume_engine.storage.verification import verify
+from tests.crash.broken import VARIABLE
 from tests.crash.conftest import Scene
 from tests.crash.oracle import unfinished_runs
 from tests.crash.processes import KILLED
@@ -78,3 +79,14 @@ def test_a_kill_at_each_point_of_a_rollback_of_five_steps(scene: Scene, place: s
     assert assert_undone(scene) == 5
     repeated = len(scene.effects.journal("effect")) - 5
     assert repeated == (place in ("after_effect", "before_commit"))
+
+
+@pytest.mark.parametrize("broken", ["random_key", "forgotten_rollback"])
+@pytest.mark.parametrize("scene", ["sqlite"], indirect=True)
+def test_the_oracle_sees_what_a_broken_rollback_does(scene: Scene, broken: str) -> None:
+    assert scene.run("fail", run="run") == 0
+    env = {VARIABLE: broken, "RESUME_ENGINE_FAILPOINT": "after_effect:3"}
+    assert scene.run("roll_back", runs=["run"], env=env) == KILLED, scene.processes.said()
+    with pytest.raises(AssertionError):
+        assert scene.run("roll_back", runs=["run"], env={VARIABLE: broken}) == 0
+        assert_undone(scene)

@@ -15,7 +15,7 @@ from resume_engine.core.execution import RunExecution, assert_open, intent_of
 from resume_engine.core.interruption import assert_may_continue, interrupted_step
 from resume_engine.core.lease import Lease, assert_idle
 from resume_engine.core.resume_gates import required_actions
-from resume_engine.core.roll_back_plan import RollBack, Undoing, input_in_doubt, planned, under_way
+from resume_engine.core.roll_back_plan import RollBack, Undoing, begun, input_in_doubt, planned
 from resume_engine.core.run import FINISHED_STATUSES, RunStatus
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary, cleared, failure_of
@@ -33,22 +33,22 @@ def roll_back(executor: Executor, run_id: str, steps: Sequence[Step], actor: Act
         raise DecisionInputError("note", "a rollback cancels the run for good: give the reason")
     check_request(DecisionRequest(run_id=run_id, kind=DecisionKind.REJECT, actor=actor, note=note))
     run = executor.require(run_id)
-    begun = under_way(executor.store, run)
-    if begun is not None:
-        go_on(executor, run, begun, steps, actor)
-        return
     if run.status is RunStatus.CANCELLED and _was_rolled_back(executor.store, run_id):
         return
     if run.status in FINISHED_STATUSES:
         raise RunFinishedError(run_id, run.status)
+    wanted = begun(executor.store, run_id)
+    if wanted is not None:
+        go_on(executor, run, wanted, steps, actor)
+        return
     _work(executor, run, planned(executor.store, run, steps, actor, note), steps, actor, is_new=True)
 
 
-def go_on(executor: Executor, run: RunSummary, begun: RollBack, steps: Sequence[Step], actor: Actor) -> None:
+def go_on(executor: Executor, run: RunSummary, wanted: RollBack, steps: Sequence[Step], actor: Actor) -> None:
     """Go on with a rollback after a crash, or after a person has looked at a failed compensation."""
     assert_open(run, "")
     assert_may_continue(executor.store, run, None, actor)
-    _work(executor, run, begun, steps, actor, is_new=False)
+    _work(executor, run, wanted, steps, actor, is_new=False)
 
 
 def _was_rolled_back(store: CheckpointStore, run_id: str) -> bool:

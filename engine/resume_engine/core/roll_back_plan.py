@@ -81,6 +81,7 @@ def assert_none_under_way(store: CheckpointStore, run: RunSummary) -> None:
 
 
 def begun(store: CheckpointStore, run_id: str) -> RollBack | None:
+    """Return the rollback that was once begun for a run, or None."""
     for event in store.list_events(run_id):
         if event.event_type == EventType.RUN_ROLLING_BACK:
             if "compensated" not in event.payload:
