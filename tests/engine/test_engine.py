@@ -510,7 +510,7 @@ def test_a_compensation_whose_decision_was_lost_is_not_run_again(
     def crash(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("resume_engine.core.engine.decide", crash)
+    monkeypatch.setattr("resume_engine.core.compensation.decide", crash)
     with pytest.raises(KeyboardInterrupt):
         engine.execute_compensation(run_id, undo)
     monkeypatch.undo()

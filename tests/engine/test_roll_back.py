@@ -38,7 +38,7 @@ from resume_engine.storage.open_store import open_store
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.worker import Worker
 from tests.factories import failing, passing
-from tests.stores.changes import NOON, summary
+from tests.stores.changes import NOON, completed, summary
 
 State = dict[str, Any]
 NOTE = "the customer withdrew"
@@ -476,6 +476,8 @@ def test_no_step_is_executed_any_more(
     before = summary(store, run_id)
     with pytest.raises(RunFinishedError, match="is rolling back: nothing more"):
         engine.execute_step(run_id, "step_9", 9, {}, passing({}))
+    with pytest.raises(RunFinishedError, match="is rolling back"):
+        store.append_step(run_id, completed(before.next_sequence, run_id=run_id))
     with pytest.raises(InvalidValueError):
         engine.complete_run(run_id)
     assert summary(store, run_id) == before

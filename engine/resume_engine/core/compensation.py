@@ -6,16 +6,49 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from resume_engine.core.errors import InvalidValueError, WorkflowMismatchError
+from resume_engine.core.decisions import DecisionKind, DecisionRequest, check_request, decide
+from resume_engine.core.errors import InvalidValueError, NothingToDecideError, WorkflowMismatchError
 from resume_engine.core.idempotency import generate_idempotency_key
 from resume_engine.core.payload import payload_hash
+from resume_engine.core.permissions import Role
+from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.step import Step, StepCallable
-from resume_engine.core.step_record import COMPENSATION_PREFIX
+from resume_engine.core.step_record import COMPENSATION_PREFIX, StepRecord
 
 if TYPE_CHECKING:
+    from resume_engine.core.executor import Executor
     from resume_engine.core.store import CheckpointStore
 
 _NAME_MAX_CHARACTERS = 255
+
+
+def compensate(
+    executor: Executor, run_id: str, given: StepCallable | Sequence[Step], input_data: dict[str, Any] | None
+) -> StepRecord:
+    """Execute the compensation of the failed step, given or found in the steps given, and open its gate."""
+    run = executor.require(run_id)
+    failure = run.failure
+    if failure is None or GateAction.COMPENSATION not in run.blocked_by:
+        raise NothingToDecideError(run_id, DecisionKind.COMPENSATION, "no partial failure waits for it")
+    if input_data is None:
+        failed = executor.store.load_step(run_id, failure.sequence)
+        input_data = failed.input_data if failed else {}
+    request = DecisionRequest(
+        run_id=run_id,
+        kind=DecisionKind.COMPENSATION,
+        actor=executor.actor(Role.OPERATOR),
+        failure_key=failure.key,
+    )
+    check_request(request)
+    index, since = failure.step_index, failure.sequence
+    name = name_of(executor.store, run_id, failure.step_name, index, input_data, since)
+    if callable(given):
+        step = Step(name, given)
+    else:
+        step = as_step(step_at(run_id, given, index, failure.step_name), index, name)
+    record = executor.step(run_id, step, index, input_data)
+    decide(executor.store, replace(request, result=record.output_data, step_sequence=record.sequence))
+    return record
 
 
 def step_at(run_id: str, steps: Sequence[Step], index: int, name: str) -> Step:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 from resume_engine.core import compensation, replay, roll_back, workflow
@@ -15,15 +14,10 @@ from resume_engine.core.decisions import (
     Decision,
     DecisionKind,
     DecisionRequest,
-    check_request,
     decide,
     parse_decision_kind,
 )
-from resume_engine.core.errors import (
-    InvalidValueError,
-    NothingToDecideError,
-    RunNotFoundError,
-)
+from resume_engine.core.errors import InvalidValueError, RunNotFoundError
 from resume_engine.core.execution import assert_open
 from resume_engine.core.executor import RUN_BLOCK_STEP, Continuation, Executor
 from resume_engine.core.failure_classifier import FailureRule
@@ -32,9 +26,9 @@ from resume_engine.core.interruption import interrupted_step
 from resume_engine.core.lease import assert_idle, check_lease_seconds, lease_seconds_from_environment
 from resume_engine.core.permissions import Role
 from resume_engine.core.process_identity import new_owner
-from resume_engine.core.resume_gates import GateAction, ResumeBlocker
+from resume_engine.core.resume_gates import ResumeBlocker
 from resume_engine.core.run import Environment, Run, RunStatus, trace_lines
-from resume_engine.core.run_summary import Failure, blockers_of
+from resume_engine.core.run_summary import blockers_of
 from resume_engine.core.step import Step, StepCallable, StepLike, as_steps, check_text
 from resume_engine.core.step_record import StepRecord
 from resume_engine.core.store import CheckpointStore
@@ -303,33 +297,11 @@ class ResumeEngine:
         It gets the failed attempt's input unless `input_data` is given, and an idempotency key of its own.
         A compensation that completed for this failure event is not run again.
         """
-        if (fn is None) == (steps is None):
-            raise InvalidValueError("fn", "give either the function or steps, not both")
-        run = self._executor.require(run_id)
-        if run.failure is None or GateAction.COMPENSATION not in run.blocked_by:
-            raise NothingToDecideError(run_id, DecisionKind.COMPENSATION, "no partial failure waits for it")
-        if input_data is None:
-            failed = self._store.load_step(run_id, run.failure.sequence)
-            input_data = failed.input_data if failed else {}
-        request = DecisionRequest(
-            run_id=run_id,
-            kind=DecisionKind.COMPENSATION,
-            actor=self._executor.actor(Role.OPERATOR),
-            failure_key=run.failure.key,
-        )
-        check_request(request)
-        failure = run.failure
-        since = failure.sequence
-        name = compensation.name_of(
-            self._store, run_id, failure.step_name, failure.step_index, input_data, since
-        )
-        if fn is not None:
-            step = Step(name, fn)
-        else:
-            step = _compensation(run_id, failure, as_steps(steps or ()), name)
-        record = self._executor.step(run_id, step, failure.step_index, input_data)
-        decide(self._store, replace(request, result=record.output_data, step_sequence=record.sequence))
-        return record
+        if fn is not None and steps is None:
+            return compensation.compensate(self._executor, run_id, fn, input_data)
+        if steps is not None and fn is None:
+            return compensation.compensate(self._executor, run_id, as_steps(steps), input_data)
+        raise InvalidValueError("fn", "give either the function or steps, not both")
 
     def roll_back(
         self, run_id: str, steps: Iterable[StepLike], *, requested_by: str | Actor, note: str
@@ -377,8 +349,3 @@ class ResumeEngine:
     @staticmethod
     def _person(name: str) -> Actor:
         return Actor(name=name, role=Role.OPERATOR, channel=Channel.LIBRARY)
-
-
-def _compensation(run_id: str, failure: Failure, steps: Sequence[Step], name: str) -> Step:
-    step = compensation.step_at(run_id, steps, failure.step_index, failure.step_name)
-    return compensation.as_step(step, failure.step_index, name)

@@ -43,6 +43,7 @@ from resume_engine.core.lease import assert_idle
 from resume_engine.core.open_failures import after_record
 from resume_engine.core.outside_writes import check_record, check_run, is_same_write, with_status
 from resume_engine.core.payload import is_storable
+from resume_engine.core.roll_back_plan import assert_none_under_way
 from resume_engine.core.run import Run, RunStatus
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
@@ -272,6 +273,7 @@ class SqlCheckpointStore(CheckpointStore):
                 run_id, f"no record at sequence {step.sequence}", f"step {stored.step_name!r}"
             )
         assert_open(run, step.step_name)
+        assert_none_under_way(self, run)
         assert_idle(run)
         if step.sequence != run.next_sequence:
             raise StaleRunError(run_id, f"sequence {run.next_sequence}", f"sequence {step.sequence}")
