@@ -37,7 +37,7 @@ class Failure:
     error_type: str | None
     message: str
     failed_at: datetime
-    attempts: int  # failures of this step in a row
+    attempts: int  # attempts of this step in a row that failed or were interrupted
     lease_token: int | None = None  # set for an interruption: of the lease that ended with its owner
 
     @property
@@ -175,7 +175,8 @@ def _after_failure(run: RunSummary, moved: RunSummary, record: StepRecord) -> Ru
     if run.blocked_by and not same_step:
         return moved  # a closed gate stays closed, whatever a branch beside it does
     earlier = run.failure.attempts if run.failure is not None and same_step else 0
-    failure = failure_of(record, attempts=earlier + 1)
+    # An attempt that was interrupted left no failure: the number of the record counts it.
+    failure = failure_of(record, attempts=max(earlier + 1, record.attempt))
     actions = required_actions(failure.classification, run.environment)
     return moved.evolve(
         status=RunStatus.FAILED,
