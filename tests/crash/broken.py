@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 from resume_engine.core import execution, interruption, lease, roll_back, workflow
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.storage import rows
+from resume_engine.storage import rows, sqlite_backend
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 VARIABLE = "CRASH_TEST_BROKEN"
@@ -27,6 +27,18 @@ def break_engine(names: str | None = None) -> None:
     for name in (os.environ.get(VARIABLE, "") if names is None else names).split("+"):
         if name:
             BREAKS[name]()
+
+
+@contextmanager
+def taken_out(names: str) -> Iterator[None]:
+    """Break the engine of this very process while the block runs."""
+    before = [(holder, name, getattr(holder, name)) for holder, name in _REPLACED]
+    break_engine(names)
+    try:
+        yield
+    finally:
+        for holder, name, value in before:
+            setattr(holder, name, value)
 
 
 def _no_version_check() -> None:
@@ -106,8 +118,6 @@ def _write_errors_ignored() -> None:
 
 def _no_waiting_for_the_lock() -> None:
     """Fail at once while another process writes to the SQLite file."""
-    from resume_engine.storage import sqlite_backend
-
     sqlite_backend.BUSY_TIMEOUT_SECONDS = 0.0
 
 
@@ -139,6 +149,21 @@ class _OneProcess:
     def getpid() -> int:
         return 1
 
+
+_REPLACED: tuple[tuple[Any, str], ...] = (
+    (SqlCheckpointStore, "_write"),
+    (SqlCheckpointStore, "_is_written"),
+    (lease.Lease, "_assert_idle"),
+    (lease.Lease, "assert_trusted"),
+    (lease, "os"),
+    (rows, "in_flight_text"),
+    (rows, "summary_values"),
+    (execution, "generate_idempotency_key"),
+    (workflow, "plan"),
+    (interruption, "MAX_TAKEOVERS"),
+    (sqlite_backend, "BUSY_TIMEOUT_SECONDS"),
+)
+"""Everything that the functions above replace."""
 
 BREAKS: Mapping[str, Callable[[], None]] = {
     "no_version_check": _no_version_check,

@@ -12,11 +12,10 @@ from sqlalchemy.exc import OperationalError
 
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.run import RunStatus
-from resume_engine.storage import sqlite_backend
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.storage.verification import verify
-from tests.crash.broken import BREAKS
+from tests.crash.broken import taken_out
 from tests.crash.conftest import Scene
 from tests.crash.effects import Effects
 from tests.crash.oracle import Doubts, judge
@@ -100,12 +99,8 @@ def test_a_full_disk_is_a_clean_stop(tmp_path: Path) -> None:
     assert len(stopped_at) > 2
 
 
-def test_an_engine_that_ignores_a_full_disk_is_found_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(SqlCheckpointStore, "_write", SqlCheckpointStore._write)
-    BREAKS["write_errors_ignored"]()
-    with open_store(f"sqlite:///{tmp_path / 'x.db'}") as store:
+def test_an_engine_that_ignores_a_full_disk_is_found_out(tmp_path: Path) -> None:
+    with taken_out("write_errors_ignored"), open_store(f"sqlite:///{tmp_path / 'x.db'}") as store:
         disk, filler = Disk(store), Filler()
         engine = ResumeEngine(store)
         run_id = engine.start_run("orders").run_id
@@ -132,11 +127,13 @@ def test_a_locked_file_is_waited_for(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("scene", ["sqlite"], indirect=True)
-def test_without_a_timeout_the_lock_is_an_error(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_backend, "BUSY_TIMEOUT_SECONDS", sqlite_backend.BUSY_TIMEOUT_SECONDS)
-    BREAKS["no_waiting_for_the_lock"]()
+def test_without_a_timeout_the_lock_is_an_error(scene: Scene) -> None:
     holder = hold(scene, seconds=1)
-    with open_store(scene.url) as store, pytest.raises(OperationalError, match="database is locked"):
+    with (
+        taken_out("no_waiting_for_the_lock"),
+        open_store(scene.url) as store,
+        pytest.raises(OperationalError, match="database is locked"),
+    ):
         ResumeEngine(store).start_run("orders")
     assert scene.processes.wait(holder) == 0
 
