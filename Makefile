@@ -9,9 +9,10 @@ LOCKS := requirements/dev.txt requirements/build.txt
 # file prepares is prepared once.
 WORKERS ?= 2
 PYTEST_ARGS ?=
+TORTURE_TESTS := tests/crash tests/stores/test_state_machine.py
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 
-.PHONY: help install demo test check format screenshot bench browser wheel lock clean
+.PHONY: help install demo test torture check format screenshot bench browser wheel lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
@@ -38,6 +39,11 @@ demo: install ## demo database with real runs, live runner, dashboard at http://
 
 test: install browser ## everything: unit, SQLite, a real PostgreSQL, a real browser
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+torture: install ## the tests of crashes and races with large counts (a quarter of an hour)
+	@rm -f test-results/torture.txt
+	@TORTURE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TORTURE_TESTS) $(PYTEST_ARGS); \
+		code=$$?; echo; cat test-results/torture.txt; exit $$code
 
 check: install ## lint, formatting, types, templates
 	$(BIN)/ruff check .
