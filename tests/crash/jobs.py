@@ -74,7 +74,7 @@ def insist(job: Job) -> None:
 def race(job: Job) -> None:
     """Resume one run after the other at the same moment as the other processes do."""
     effects = Effects(job["effects"])
-    client = Client(effects, pause_seconds=0.01)
+    client = Client(effects, pause_seconds=job["pause_seconds"])
     with open_store(job["url"]) as store:
         engine = ResumeEngine(store, lease_seconds=30)
         for run_id in job["runs"]:

@@ -19,7 +19,7 @@ from tests.crash.broken import taken_out
 from tests.crash.conftest import Scene
 from tests.crash.effects import Effects
 from tests.crash.oracle import Doubts, judge
-from tests.crash.scale import times
+from tests.crash.scale import tell, times
 from tests.crash.workload import Client
 
 STEPS = 8
@@ -36,10 +36,13 @@ class Disk:
 
     def leave_room_for(self, pages: int | None) -> None:
         """Let the database grow by so many pages and no further; None: as far as it likes."""
-        with self._store.reading() as conn:
-            used = int(conn.exec_driver_sql("PRAGMA page_count").scalar_one())
-        self._pages = used + pages if pages is not None else 2**30
+        self._pages = self.used() + pages if pages is not None else 2**30
         self._store.engine.dispose()
+
+    def used(self) -> int:
+        """Return how many pages the database has."""
+        with self._store.reading() as conn:
+            return int(conn.exec_driver_sql("PRAGMA page_count").scalar_one())
 
     def _limit(self, connection: Any, _: Any) -> None:
         if self._pages:
@@ -88,14 +91,25 @@ def run_out_of_room(tmp_path: Path, pages: int) -> tuple[int, Filler, list[str]]
         return len(records), filler, damage + verify(store)
 
 
+def pages_needed(tmp_path: Path) -> int:
+    """Return by how many pages a run grows the database when there is room."""
+    with open_store(f"sqlite:///{tmp_path / 'roomy.db'}") as store:
+        disk, engine = Disk(store), ResumeEngine(store)
+        run_id = engine.start_run("orders").run_id
+        before = disk.used()
+        engine.execute_workflow(run_id, Filler().steps())
+        return disk.used() - before
+
+
 def test_a_full_disk_is_a_clean_stop(tmp_path: Path) -> None:
-    stopped_at = set()
-    for pages in range(10, times(short=200, long=400), times(short=38, long=4)):
+    stopped_at, needed = set(), pages_needed(tmp_path)
+    room = [number * (needed - 1) // times(short=6, long=60) for number in range(times(short=6, long=60))]
+    for pages in room:
         completed, filler, damage = run_out_of_room(tmp_path, pages)
         assert damage == []
         assert sum(len(keys) - 1 for keys in filler.keys.values()) <= 1, "one step was under way"
         stopped_at.add(completed)
-    print(f"disk full: after {sorted(stopped_at)} steps")
+    tell(f"disk full: {len(room)} times, after {sorted(stopped_at)} of {STEPS} steps")
     assert len(stopped_at) > 2
 
 
@@ -104,7 +118,7 @@ def test_an_engine_that_ignores_a_full_disk_is_found_out(tmp_path: Path) -> None
         disk, filler = Disk(store), Filler()
         engine = ResumeEngine(store)
         run_id = engine.start_run("orders").run_id
-        disk.leave_room_for(40)
+        disk.leave_room_for(PAGES_PER_STEP + 10)
         engine.execute_workflow(run_id, filler.steps())
         assert filler.told - {record.step_name for record in store.iter_steps(run_id)}, "nothing is missing"
 

@@ -12,7 +12,7 @@ from resume_engine.core.failure_classifier import TransientStepError
 from tests.crash.broken import VARIABLE
 from tests.crash.conftest import Scene
 from tests.crash.oracle import Doubts, Verdict, judge
-from tests.crash.scale import times
+from tests.crash.scale import tell, times
 from tests.crash.workload import Client
 
 
@@ -31,7 +31,9 @@ def prepare(scene: Scene, run_id: str) -> None:
         engine.execute_workflow(run_id, failing, initial_input={"order": run_id})
 
 
-def race(scene: Scene, processes: int, rounds: int, env: dict[str, str] | None = None) -> Verdict:
+def race(
+    scene: Scene, processes: int, rounds: int, pause: float = 0.02, env: dict[str, str] | None = None
+) -> Verdict:
     """Let so many processes resume so many runs, all of them at one run at a time."""
     starts = scene.path / "starts"
     starts.mkdir()
@@ -41,7 +43,10 @@ def race(scene: Scene, processes: int, rounds: int, env: dict[str, str] | None =
         prepare(scene, run_id)
         held[run_id] = os.open(starts / run_id, os.O_CREAT | os.O_RDWR)
         fcntl.flock(held[run_id], fcntl.LOCK_EX)
-    pids = [scene.start("race", runs=names, starts=str(starts), env=env) for _ in range(processes)]
+    pids = [
+        scene.start("race", runs=names, starts=str(starts), pause_seconds=pause, env=env)
+        for _ in range(processes)
+    ]
     for run_id in names:
         wait_until(scene, "ready", run_id, processes)
         os.close(held[run_id])  # the start
@@ -62,11 +67,11 @@ def test_each_step_is_recorded_once(scene: Scene) -> None:
     verdict = race(scene, processes, rounds)
     outcomes = [entry.nonce for entry in scene.effects.journal("outcome")]
     refused = len(outcomes) - outcomes.count("completed")
-    print(f"race {scene.kind}: {processes} processes x {rounds} rounds, {refused} refused, {verdict}")
+    tell(f"race {scene.kind}: {processes} processes x {rounds} rounds, {refused} refused, {verdict}")
     assert verdict.damage == () and verdict.repeated == 0
     assert len(outcomes) == processes * rounds
     assert set(outcomes) <= {"completed", "RunBusyError", "StaleRunError"}
-    assert refused >= rounds, "they did not meet"
+    assert refused >= rounds / 2, "they did not meet"
     for number in range(rounds):
         run = scene.store.load_summary(f"run-{number}")
         assert run is not None and run.lease_token == 2, "one winner after the first execution"
@@ -75,5 +80,5 @@ def test_each_step_is_recorded_once(scene: Scene) -> None:
 
 
 def test_without_leases_steps_act_several_times(scene: Scene) -> None:
-    verdict = race(scene, processes=6, rounds=2, env={VARIABLE: "no_lease+no_version_check"})
+    verdict = race(scene, processes=6, rounds=3, pause=0.06, env={VARIABLE: "no_lease+no_version_check"})
     assert verdict.repeated > 0 and any("after 0 interruptions" in found for found in verdict.damage)

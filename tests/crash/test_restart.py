@@ -16,7 +16,7 @@ from tests.crash.conftest import Scene
 from tests.crash.effects import Effects
 from tests.crash.oracle import Doubts, Verdict, judge
 from tests.crash.processes import Processes
-from tests.crash.scale import schedule, times
+from tests.crash.scale import schedule, tell, times
 from tests.crash.servers import UnsteadyServer
 
 EXECUTORS = 3
@@ -58,14 +58,18 @@ def under_load(
         server.start_again()
         assert len(scene.effects.journal("finished")) < runs, f"all was done before restart {number}"
     for pid in pids:
-        scene.processes.wait(pid, 120)
+        scene.processes.wait(pid, 900)
     # Nobody was killed: an effect may be repeated where an executor gave up and took its run over later.
     doubts = Doubts()
     for entry in scene.effects.journal("effect"):
         doubts.seen.setdefault((entry.run_id, entry.step), []).append(entry.key)
     verdict = judge(scene.store, scene.effects, doubts)
     errors = Counter(entry.nonce for entry in scene.effects.journal("error"))
-    print(f"restarts: {restarts}, errors seen by clients {dict(errors)}, {verdict}")
+    tell(
+        f"restarts: {restarts}, errors seen by clients {dict(errors)}, {verdict.runs} runs, "
+        f"{verdict.steps} steps recorded, {verdict.acknowledged} acknowledged, "
+        f"{verdict.repeated} effects repeated, {len(verdict.damage)} damaged"
+    )
     return verdict
 
 

@@ -16,7 +16,7 @@ from tests.crash.broken import VARIABLE
 from tests.crash.conftest import Scene
 from tests.crash.oracle import unfinished_runs
 from tests.crash.processes import KILLED
-from tests.crash.scale import schedule, times
+from tests.crash.scale import schedule, tell, times
 
 LONGEST_LIFE_SECONDS = 0.2
 
@@ -61,7 +61,7 @@ def test_no_kill_leaves_a_rollback_half_done_or_undoes_a_step_twice(scene: Scene
     assert scene.run("roll_back", runs=unfinished_runs(scene.store)) == 0, scene.processes.said()
     undone = assert_undone(scene)
     repeated = len(scene.effects.journal("effect")) - undone
-    print(f"{kills} kills, {undone} compensations, {repeated} repeated with their key")
+    tell(f"{kills} kills, {undone} compensations, {repeated} repeated with their key")
     assert undone > 0 and repeated <= kills
 
 

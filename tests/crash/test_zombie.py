@@ -15,7 +15,7 @@ from resume_engine.core.errors import RunBusyError
 from tests.crash.broken import VARIABLE
 from tests.crash.conftest import Scene
 from tests.crash.oracle import Doubts, judge
-from tests.crash.scale import times
+from tests.crash.scale import tell, times
 from tests.crash.workload import Client
 from tests.crash.zygote import EXIT_LEASE_LOST
 
@@ -66,7 +66,7 @@ def test_a_zombie_writes_nothing(scene: Scene) -> None:
             assert scene.processes.wait(pid) == EXIT_LEASE_LOST, scene.processes.said()
         assert everything(scene) == before
     verdict = judge(scene.store, scene.effects, doubts)
-    print(f"zombies {scene.kind}: {rounds}, {verdict}")
+    tell(f"zombies {scene.kind}: {rounds}, {verdict}")
     # The outside world is not fenced: one that stopped right before its effect acts late, with the same key.
     late = [damage for damage in verdict.damage if "completed and run again: charge" not in damage]
     assert late == [] and verdict.doubts == rounds

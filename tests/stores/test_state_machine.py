@@ -43,7 +43,7 @@ from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.storage.verification import verify
 from tests.crash.broken import taken_out
-from tests.crash.scale import times
+from tests.crash.scale import tell, times
 from tests.stores.conftest import wipe
 
 STEPS = ("reserve", "charge", "ship")
@@ -345,7 +345,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
 
 DISAGREEMENT = (AssertionError, pytest.fail.Exception)
-EXAMPLES = {"sqlite_file": 10, "sqlite_memory": 25, "postgres": 10}
+EXAMPLES = {"sqlite_file": 6, "sqlite_memory": 15, "postgres": 6}
 
 
 def drive(store: SqlCheckpointStore, examples: int, *, phases: Sequence[Phase] = tuple(Phase)) -> None:
@@ -362,7 +362,9 @@ def drive(store: SqlCheckpointStore, examples: int, *, phases: Sequence[Phase] =
 
 def test_the_store_agrees_with_the_model(store: SqlCheckpointStore, request: pytest.FixtureRequest) -> None:
     short = EXAMPLES[request.node.callspec.params["store"]]
-    drive(store, times(short=short, long=60 * short))
+    examples = times(short=short, long=25 * short)
+    drive(store, examples)
+    tell(f"state machine, {request.node.callspec.params['store']}: {examples} stories")
 
 
 @pytest.mark.parametrize("broken", ["no_version_check", "no_intent", "no_lease"])
