@@ -16,6 +16,7 @@ from webapp.accounts.browser_name import browser_name
 
 IDLE_LIMIT = timedelta(minutes=30)
 ABSOLUTE_LIMIT = timedelta(hours=12)
+REFERENCE_CHARACTERS = 16
 
 
 class AccountError(Exception):
@@ -88,7 +89,7 @@ class SessionRecord:
     @property
     def reference(self) -> str:
         """Return a name for addresses and lists; it does not open the session."""
-        return self.session_hash[:16]
+        return self.session_hash[:REFERENCE_CHARACTERS]
 
     @property
     def browser(self) -> str:

@@ -16,7 +16,13 @@ from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.permissions import Role
 from resume_engine.storage.schema import login_attempts, login_links, user_sessions, users
 from resume_engine.storage.sql_store import SqlCheckpointStore
-from webapp.accounts.records import ABSOLUTE_LIMIT, AccountError, Person, SessionRecord
+from webapp.accounts.records import (
+    ABSOLUTE_LIMIT,
+    REFERENCE_CHARACTERS,
+    AccountError,
+    Person,
+    SessionRecord,
+)
 from webapp.accounts.store import end_sessions_in_tx, insert_event_in_tx
 from webapp.accounts.throttle import WINDOW, wait_after
 
@@ -117,9 +123,8 @@ class SessionStore:
         now = clock.utc_now()
         with self._store.writing() as conn:
             mine = user_sessions.c.user_id == user_id
-            ended = _revoke(
-                conn, mine & user_sessions.c.session_hash.startswith(reference, autoescape=True), now
-            )
+            named = func.substr(user_sessions.c.session_hash, 1, REFERENCE_CHARACTERS) == reference
+            ended = _revoke(conn, mine & named, now)
             if ended:
                 insert_event_in_tx(conn, _ended_event(actor, now, actor.name, ended))
         return ended > 0
