@@ -235,12 +235,19 @@ class RunExecution:
 
     def _reload(self) -> None:
         run = self._store.load_summary(self.run.run_id)
-        if self._lease.exclusive or run is None or run.lease_owner not in (None, self._lease.owner):
+        if run is None or self._is_lost(run):
             held_by = run.lease_owner if run is not None else None
             raise LeaseLostError(self.run.run_id, self._lease.owner, held_by)
         if run.status in FINISHED_STATUSES:
             raise RunFinishedError(self.run.run_id, run.status)
         self.run = run
+
+    def _is_lost(self, run: RunSummary) -> bool:
+        if self._lease.exclusive:
+            return True
+        if run.lease_owner is None:  # between two steps; but whose?
+            return run.lease_token != self.run.lease_token
+        return run.lease_owner != self._lease.owner
 
     def _input_text(self, name: str, index: int, input_data: dict[str, Any]) -> str:
         if not isinstance(input_data, dict):

@@ -10,7 +10,13 @@ from resume_engine.core import clock, roll_back, workflow
 from resume_engine.core.actor import ENGINE_ACTOR, Actor, Channel
 from resume_engine.core.async_bridge import refuse_coroutines
 from resume_engine.core.audit import AuditEvent, EventType
-from resume_engine.core.errors import LeaseLostError, ReplayDivergenceError, RunNotFoundError, StaleRunError
+from resume_engine.core.errors import (
+    LeaseLostError,
+    ReplayDivergenceError,
+    RunBusyError,
+    RunNotFoundError,
+    StaleRunError,
+)
 from resume_engine.core.execution import RunExecution, assert_open, intent_of
 from resume_engine.core.failure_classifier import FailureRule
 from resume_engine.core.interruption import assert_may_continue, interrupted_step, step_in_doubt
@@ -113,7 +119,12 @@ class Executor:
         self.store.commit(RunChange(before=run, after=after, events=(event,)))
 
     def fail_outside_steps(self, run_id: str, exc: Exception) -> None:
-        """Record that a run driven step by step was left by an exception."""
+        """Record that a run driven step by step was left by an exception.
+
+        Not one that says that the run is somebody else's: to that nothing is written.
+        """
+        if isinstance(exc, StaleRunError | RunBusyError):
+            return
         run = self.require(run_id)
         if run.status in FINISHED_STATUSES or run.failure is not None:
             return  # the step that raised has recorded it

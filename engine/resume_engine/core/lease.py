@@ -138,8 +138,9 @@ class Lease:
         Raises `LeaseLostError` in a child of a fork: the lease is its parent's.
         """
         self._assert_own_process(run)
-        idle = not self.exclusive and not run.in_flight
-        if run.status is not RunStatus.RUNNING or idle:
+        # A branch that fails does not end the others: nobody takes the run from under them.
+        over = run.status is not RunStatus.RUNNING if self.exclusive else not run.in_flight
+        if over:
             return run.evolve(lease_owner=None, lease_expires_at=None, lease_live=False, in_flight=())
         until = clock.utc_now() + timedelta(seconds=self._seconds)
         return run.evolve(lease_expires_at=until, lease_live=True)
@@ -172,7 +173,8 @@ class Lease:
     def heartbeat(self, run: RunSummary) -> Iterator[None]:
         """Keep the lease alive from a thread of its own while the block runs, however long a step takes.
 
-        A block left by an exception gives the lease up at once, so that nobody waits for its end.
+        A block left by an exception gives the lease up at once, so that nobody waits for its end; unless
+        other branches may still need it.
         """
         ended = threading.Event()
 
@@ -185,9 +187,10 @@ class Lease:
         thread.start()
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             _stop(thread, ended)
-            self._give_up(run)
+            if self.exclusive or not isinstance(error, Exception):
+                self._give_up(run)
             raise
         _stop(thread, ended)
 

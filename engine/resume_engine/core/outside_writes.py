@@ -22,7 +22,8 @@ def with_status(run: RunSummary, status: RunStatus, at: datetime) -> RunSummary:
     """Return the run with a status set from outside; a pure function.
 
     Raises `RunFinishedError` when a finished run would change, `ResumeBlockedError` when a closed gate
-    would be passed, `InvalidValueError` for a cancellation, which only a rejection may do.
+    would be passed, `InvalidValueError` for a cancellation, which only a rejection may do, and while an
+    executor holds the run.
     """
     # A client that read the run before the decision would write its old "failed" back.
     outdated = (run.status, status) == (RunStatus.PAUSED, RunStatus.FAILED) and run.failure is not None
@@ -34,6 +35,11 @@ def with_status(run: RunSummary, status: RunStatus, at: datetime) -> RunSummary:
         raise InvalidValueError("status", f"run {run.run_id} is cancelled by rejecting it, with a reason")
     if run.blocked_by and status not in (RunStatus.FAILED, RunStatus.PAUSED):
         raise ResumeBlockedError(blockers_of(run))
+    if run.lease_owner is not None:
+        # What it does, or what it left in doubt when it vanished, must not be hidden behind another word.
+        raise InvalidValueError(
+            "status", f"run {run.run_id} is in the hands of {run.lease_owner}; wait for it, or resume the run"
+        )
     if status is not RunStatus.COMPLETED:
         return replace(run, status=status, updated_at=at)
     return replace(
