@@ -11,7 +11,7 @@ from alembic import op
 from resume_engine.storage import schema
 from resume_engine.storage.migrations.legacy_0_2_0 import carry_over
 
-revision = "0002_gates_and_audit"
+revision = "0002_control_plane"
 down_revision = "0001_baseline_0_2_0"
 branch_labels = None
 depends_on = None
