@@ -199,7 +199,7 @@ class RunExecution:
             record.timestamp = utc_now()
             after = self.after(record)
             if retry_seconds is not None:
-                after = retrying(after, record.timestamp, retry_seconds)
+                after = retrying(self.run, after, record.timestamp, retry_seconds)
             others = tuple(s for s in self.run.in_flight if s.idempotency_key != record.idempotency_key)
             after = self._lease.extend(after.evolve(in_flight=others + intents))
             failpoints.reach("before_commit")

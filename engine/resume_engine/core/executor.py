@@ -197,10 +197,8 @@ class Executor:
         for _ in range(_ROUNDS):
             assert_open(run, step.name)
             assert_none_under_way(self.store, run)
-            if run.blocked_by:  # a compensation: the run stays failed and nobody takes its lease
-                return run
             shared = lease.shares(run)
-            if not shared:
+            if not shared and not run.blocked_by:
                 assert_may_continue_step(self.store, run, step, attempt, self.actor())
             lost = interrupted_step(run)
             others = tuple(s for s in run.in_flight if s.idempotency_key != attempt.idempotency_key)
@@ -209,8 +207,10 @@ class Executor:
                 takeovers=run.takeovers + (lost is not None),
             )
             events = () if lost is None else (self._resumed(run, attempt.step_index, self.actor()),)
+            # Behind a closed gate only a compensation gets here, and it opens nothing by itself.
+            status = run.status if run.blocked_by else RunStatus.RUNNING
             try:
-                return lease.take(RunChange(before=run, after=after, events=events))
+                return lease.take(RunChange(before=run, after=after, events=events), status)
             except LeaseLostError:
                 raise
             except StaleRunError:

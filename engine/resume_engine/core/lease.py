@@ -21,6 +21,7 @@ from resume_engine.core.process_identity import is_gone
 from resume_engine.core.run import RunStatus
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.step_record import COMPENSATION_PREFIX
 from resume_engine.core.store import CheckpointStore
 
 DEFAULT_LEASE_SECONDS = 30.0
@@ -87,21 +88,17 @@ class Lease:
         self._process = os.getpid()
         self._attempts_before: dict[int, int] = {}
 
-    def take(self, change: RunChange) -> RunSummary:
+    def take(self, change: RunChange, status: RunStatus = RunStatus.RUNNING) -> RunSummary:
         """Claim the run in `change`, set it running, and write all of it; return the run.
 
         Raises `RunBusyError` while another owner is live, `StaleRunError` when the run moved on.
         """
         before = change.before
         self._assert_idle(before)
-        if before.failure is not None:
-            retried = before.failure.attempts if before.retry_at is None else 0
-            self._attempts_before[before.failure.step_index] = retried
-        for step in before.in_flight if before.retry_at is None else ():
-            self._attempts_before[step.step_index] = step.attempt
+        self._count_attempts(before)
         after = self.extend(
             change.after.evolve(
-                status=RunStatus.RUNNING,
+                status=status,
                 updated_at=clock.utc_now(),
                 lease_owner=self.owner,
                 lease_token=before.lease_token + (not self.shares(before)),
@@ -119,6 +116,17 @@ class Lease:
         self._trust_from(started)
         failpoints.reach("after_intent")
         return taken
+
+    def _count_attempts(self, run: RunSummary) -> None:
+        """Note how often the steps of `run` were tried before; a compensation is not an attempt of its step."""
+        if run.retry_at is not None:
+            return
+        compensates = bool(run.blocked_by)  # nothing else is executed behind a closed gate
+        if run.failure is not None and not compensates:
+            self._attempts_before[run.failure.step_index] = run.failure.attempts
+        for step in run.in_flight:
+            if step.step_name.startswith(COMPENSATION_PREFIX) is compensates:
+                self._attempts_before[step.step_index] = step.attempt
 
     def shares(self, run: RunSummary) -> bool:
         """Return whether another step of this owner is under way, so that both go on under one lease."""

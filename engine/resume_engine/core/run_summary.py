@@ -203,10 +203,13 @@ def failure_of(record: StepRecord, *, attempts: int) -> Failure:
     )
 
 
-def retrying(run: RunSummary, failed_at: datetime, seconds: float) -> RunSummary:
-    """Return a run whose executor tries the step that just failed again, so many seconds after its failure.
+def retrying(before: RunSummary, after: RunSummary, failed_at: datetime, seconds: float) -> RunSummary:
+    """Return `after` as a run whose executor tries what just failed again, so many seconds after its failure.
 
-    No gate closes for that: it is the same execution that goes on.
+    No gate closes for that: it is the same execution that goes on. One that was closed `before` stays so: a
+    compensation is tried again behind it, and a branch beside the failure does not open it.
     """
-    at = failed_at + timedelta(seconds=seconds)
-    return run.evolve(status=RunStatus.RUNNING, blocked_by=(), blocked_since=None, retry_at=at)
+    again = after.evolve(retry_at=failed_at + timedelta(seconds=seconds))
+    if before.blocked_by:
+        return again
+    return again.evolve(status=RunStatus.RUNNING, blocked_by=(), blocked_since=None)
