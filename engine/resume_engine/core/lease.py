@@ -118,7 +118,7 @@ class Lease:
         return taken
 
     def _count_attempts(self, run: RunSummary) -> None:
-        """Note how often the steps of `run` were tried before; a compensation is not an attempt of its step."""
+        """Note how often the steps of `run` were tried before; compensations count for themselves."""
         if run.retry_at is not None:
             return
         compensates = bool(run.blocked_by)  # nothing else is executed behind a closed gate
