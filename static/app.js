@@ -131,6 +131,8 @@
       if (button) button.disabled = control.value.trim() !== control.dataset.confirm;
     }
   };
+  // At once: until a swapped part has settled its button could be pressed.
+  document.addEventListener("htmx:afterSwap", () => confirmable());
   document.addEventListener("input", (event) => {
     if (event.target.matches("[data-confirm]")) confirmable(event.target.form);
   });

@@ -43,6 +43,12 @@ class Dashboard:
         """Return a button by the word on it."""
         return self.page.get_by_role("button", name=name, exact=True)
 
+    def cannot_press(self, name: str) -> None:
+        """Wait until a button is there and off."""
+        from playwright.sync_api import expect
+
+        expect(self.button(name)).to_be_disabled()
+
     # Deciding
 
     @property

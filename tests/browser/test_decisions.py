@@ -69,7 +69,7 @@ def test_a_step_that_fails_again_is_told_and_led_to(runs: RunFactory, visit: Vis
         ana.sees("Step 1 failed again: Still the wrong key")
     ana.page.get_by_role("link", name="Look at what it waits for now").click()
     ana.sees("attempt 2")
-    assert ana.button("Approve").is_visible()
+    ana.button("Approve").wait_for()
 
 
 def test_compensate(runs: RunFactory, visit: Visit, working: Working) -> None:
@@ -96,10 +96,9 @@ def test_prod_is_approved_then_acknowledged_by_name(runs: RunFactory, visit: Vis
     ana.sees("PROD · what you decide here acts on production")
     ana.approve()
     ana.sees("decision 2 of 2")
-    button = ana.button("Acknowledge prod resume")
-    assert button.is_disabled()
+    ana.cannot_press("Acknowledge prod resume")
     ana.page.get_by_label("Workflow name").fill("claims")
-    assert button.is_disabled()
+    ana.cannot_press("Acknowledge prod resume")
     ana.acknowledge("claims_intake")
     with working(CLAIMS):
         ana.sees("The run is completed")

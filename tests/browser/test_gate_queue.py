@@ -211,7 +211,7 @@ def test_new_work_shows_up_by_itself(runs: RunFactory, visit: Visit) -> None:
     _header_says(ana, "1")
     oscar.queue.first.wait_for(timeout=10_000)
     ana.page.get_by_role("link", name="Show the oldest").click()
-    assert ana.button("Approve").is_visible()
+    ana.button("Approve").wait_for()
 
 
 def _header_says(dashboard: Dashboard, number: str) -> None:

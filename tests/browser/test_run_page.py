@@ -65,7 +65,7 @@ def test_a_run_that_stops_while_it_is_watched_shows_why(runs: RunFactory, visit:
         runs.engine.execute_step(run.run_id, "step_1", 1, {}, failing(PermanentStepError("Quota used up")))
     ana.sees("Why it stopped")
     ana.sees("Quota used up")
-    assert ana.button("Approve").is_visible()
+    ana.button("Approve").wait_for()
 
 
 def test_what_is_typed_and_what_is_open_survives_the_updates(runs: RunFactory, visit: Visit) -> None:
