@@ -30,7 +30,7 @@ from sqlalchemy import (
 from resume_engine.core.clock import as_utc
 from resume_engine.core.step_record import StepStatus
 
-HEAD_REVISION = "0002_control_plane"
+HEAD_REVISION = "0003_control_plane"
 """The newest migration; a test holds it against the migrations folder."""
 
 metadata = MetaData(
@@ -111,6 +111,9 @@ runs = Table(
     Column("takeovers", Integer, nullable=False, server_default="0"),
     Column("workflow_hash", String(64)),
     Column("workflow_json", Text),
+    Column("cleared_until", UtcDateTime),  # decisions may end unused: the gate closes again then
+    Column("chain_seq", Integer, nullable=False, server_default="0"),  # entries of the run's audit chain
+    Column("chain_head", String(64)),  # hash of the last one
 )
 _open = runs.c.blocked_by.is_(None)
 _blocked = runs.c.blocked_by.is_not(None)
@@ -206,6 +209,8 @@ step_records = Table(
     # 0, but for the copies that replays of 0.2.0 made: those keep their own id here, and so stay out of the
     # way of the keys below.
     Column("legacy_duplicate", Integer, nullable=False, server_default="0"),
+    Column("chain_seq", Integer),
+    Column("chain_hash", String(64)),
 )
 # Every step pays for every index of this table: the keys serve the look-ups too, and beside them only
 # failures have an index.
@@ -236,6 +241,12 @@ Index(
 )
 
 
+def plain_column(column: Column[Any]) -> Column[Any]:
+    """Return a column as a migration adds it, in types that Alembic knows."""
+    kind = DateTime(timezone=True) if isinstance(column.type, UtcDateTime) else column.type
+    return Column(column.name, kind, nullable=column.nullable, server_default=column.server_default)
+
+
 def status_is(*statuses: str) -> ColumnElement[bool]:
     """Return the condition on a record's status, written out as in the indexes above.
 
@@ -260,7 +271,18 @@ decisions = Table(
     Column("result_json", Text),
     Column("step_sequence", Integer),
     Column("decided_at", UtcDateTime, nullable=False),
-    UniqueConstraint("run_id", "failure_key", "kind", name="uq_decisions_failure_kind"),
+    # Several decisions of one kind where a policy wants several people, or where one ended unused.
+    Column("ordinal", Integer, nullable=False, server_default="1"),
+    Column("expires_at", UtcDateTime),
+    Column("display_name", String(255)),  # who a caller of the API says it is; `actor` is its key
+)
+Index(
+    "uq_decisions_failure_kind",
+    decisions.c.run_id,
+    decisions.c.failure_key,
+    decisions.c.kind,
+    decisions.c.ordinal,
+    unique=True,
 )
 Index("ix_decisions_decided", decisions.c.decided_at)
 
@@ -277,6 +299,11 @@ audit_events = Table(
     Column("note", Text),
     Column("payload_json", Text, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    # The chain an event stands in: its run's, or "control" for what changes no run.
+    Column("stream", String(36)),
+    Column("chain_seq", Integer),
+    Column("prev_hash", String(64)),
+    Column("chain_hash", String(64)),
 )
 _newest = (audit_events.c.created_at, audit_events.c.event_id)
 Index("ix_audit_events_created", *_newest)
@@ -331,3 +358,68 @@ login_attempts = Table(
     Column("attempted_at", UtcDateTime, nullable=False),
 )
 Index("ix_login_attempts_scope", login_attempts.c.scope, login_attempts.c.attempted_at)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", String(16), primary_key=True),
+    Column("name", String(255), nullable=False),
+    Column("role", String(32), nullable=False),
+    Column("secret_hash", String(64), nullable=False),
+    Column("pepper_id", String(16), nullable=False),  # which server secret the hash was keyed with
+    Column("environments", String(64)),  # joined by commas; null: any
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("created_by", String(255), nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    Column("revoked_by", String(255)),
+)
+
+# What was answered to a POST with an Idempotency-Key, so that repeating it changes nothing.
+stored_answers = Table(
+    "stored_answers",
+    metadata,
+    Column("caller", String(64), primary_key=True),  # the key that asked
+    Column("idempotency_key", String(255), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),  # of method, path and body
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("status", Integer),  # null: still being worked on
+    Column("content_type", String(64)),
+    Column("body", Text),
+)
+Index("ix_stored_answers_created", stored_answers.c.created_at)
+
+# The last entry of every chain that is not a run's own; runs keep theirs on their row.
+audit_streams = Table(
+    "audit_streams",
+    metadata,
+    Column("stream", String(36), primary_key=True),
+    Column("chain_seq", Integer, nullable=False),
+    Column("chain_head", String(64), nullable=False),
+)
+
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    Column("checkpoint_id", Integer, primary_key=True, autoincrement=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("streams", Integer, nullable=False),  # how many moved since the checkpoint before
+    Column("entries", Integer, nullable=False),
+    Column("root", String(64), nullable=False),
+    Column("previous_hash", String(64)),
+    Column("hash", String(64), nullable=False),
+    Column("key_id", String(64), nullable=False),
+    Column("algorithm", String(16), nullable=False),
+    Column("signature", Text, nullable=False),
+)
+
+audit_checkpoint_leaves = Table(
+    "audit_checkpoint_leaves",
+    metadata,
+    Column("checkpoint_id", Integer, primary_key=True),
+    Column("stream", String(36), primary_key=True),
+    Column("chain_seq", Integer, nullable=False),
+    Column("chain_head", String(64), nullable=False),
+)
+Index("ix_audit_checkpoint_leaves_stream", audit_checkpoint_leaves.c.stream, audit_checkpoint_leaves.c.checkpoint_id)

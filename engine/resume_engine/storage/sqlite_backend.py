@@ -27,7 +27,9 @@ PAGE_CACHE_KIB = 16_384  # at most, for each connection; SQLite's own 2 MiB hold
 _SYNCHRONOUS_FULL = 2
 
 _KEY_OF_COLUMNS = {
-    "decisions.run_id, decisions.failure_key, decisions.kind": "uq_decisions_failure_kind",
+    "decisions.run_id, decisions.failure_key, decisions.kind, decisions.ordinal": (
+        "uq_decisions_failure_kind"
+    ),
     "step_records.idempotency_key, step_records.legacy_duplicate": "uq_step_records_completed_key",
     "step_records.run_id, step_records.sequence, step_records.legacy_duplicate": (
         "uq_step_records_run_sequence"

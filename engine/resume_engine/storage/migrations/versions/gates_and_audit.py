@@ -5,13 +5,12 @@ Rows written by 0.2.0 are carried over by `legacy_0_2_0`.
 
 from __future__ import annotations
 
-import sqlalchemy as sa
 from alembic import op
 
 from resume_engine.storage import schema
 from resume_engine.storage.migrations.legacy_0_2_0 import carry_over
 
-revision = "0002_control_plane"
+revision = "0002_gates_and_audit"
 down_revision = "0001_baseline_0_2_0"
 branch_labels = None
 depends_on = None
@@ -32,7 +31,7 @@ def upgrade() -> None:
     for table_name, baseline in _BASELINE_COLUMNS.items():
         for column in schema.metadata.tables[table_name].columns:
             if column.name not in baseline:
-                op.add_column(table_name, _plain(column))
+                op.add_column(table_name, schema.plain_column(column))
     bind = op.get_bind()
     for table_name in _NEW_TABLES:
         schema.metadata.tables[table_name].create(bind)
@@ -42,8 +41,3 @@ def upgrade() -> None:
     for table_name in _BASELINE_COLUMNS:
         for index in schema.metadata.tables[table_name].indexes:
             index.create(bind)
-
-
-def _plain(column: sa.Column) -> sa.Column:  # type: ignore[type-arg]
-    kind = sa.DateTime(timezone=True) if isinstance(column.type, schema.UtcDateTime) else column.type
-    return sa.Column(column.name, kind, nullable=column.nullable, server_default=column.server_default)
