@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from flask import Flask
+from flask_openapi3.models.info import Info
+from flask_openapi3.openapi import OpenAPI
 from werkzeug.middleware.proxy_fix import ProxyFix
 
+from resume_engine import __version__
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from webapp import (
+    api,
     assets,
     compression,
     csrf,
@@ -24,6 +28,7 @@ from webapp import (
     theme,
 )
 from webapp.accounts import account, admin, sessions, sign_in
+from webapp.api.resource import SECURITY_SCHEMES
 from webapp.settings import Settings
 
 __all__ = ["Settings", "create_app"]
@@ -36,31 +41,32 @@ MAX_FORM_PARTS = 200
 def create_app(settings: Settings | None = None, *, store: SqlCheckpointStore | None = None) -> Flask:
     """Return the dashboard on `store`, by default on the database that the settings name."""
     settings = settings or Settings.from_environment()
-    app = Flask(__name__, template_folder=str(assets.folder("templates")), static_folder=None)
+    app = OpenAPI(
+        __name__,
+        info=Info(title="OrchestrateOS", version=__version__),
+        security_schemes=SECURITY_SCHEMES,
+        doc_ui=False,
+        validation_error_callback=api.refuse_shape,
+        template_folder=str(assets.folder("templates")),
+        static_folder=None,
+    )
     _configure(app, settings)
     extensions.register(app, settings, store or open_store(settings.database_url))
-    compression.register(app)
-    headers.register(app)
-    htmx.register(app)
-    errors.register(app)
-    input_guard.register(app)
-    csrf.register(app)
-    sessions.register(app)
-    permissions.register(app)
-    presentation.register(app)
-    navigation.register(app)
-    assets.register(app)
-    for blueprint in (
-        health.blueprint,
-        theme.blueprint,
-        sign_in.blueprint,
-        account.blueprint,
-        admin.blueprint,
-    ):
-        app.register_blueprint(blueprint)
-    pages.register(app)
+    for part in (compression, headers, htmx, errors, input_guard, csrf, sessions, permissions, api):
+        part.register(app)
+    app.register_blueprint(health.blueprint)
+    if not settings.api_only:
+        _register_pages(app)
     permissions.check_routes(app)
     return app
+
+
+def _register_pages(app: Flask) -> None:
+    for part in (presentation, navigation, assets):
+        part.register(app)
+    for blueprint in (theme.blueprint, sign_in.blueprint, account.blueprint, admin.blueprint):
+        app.register_blueprint(blueprint)
+    pages.register(app)
 
 
 def _configure(app: Flask, settings: Settings) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from dataclasses import dataclass
 
-from flask import Flask, Response, g, render_template, request
+from flask import Flask, Response, current_app, g, jsonify, render_template, request
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -14,12 +15,21 @@ from werkzeug.exceptions import HTTPException
 from resume_engine.core import errors as engine
 from resume_engine.core.masking import mask_text, masked_logger
 from webapp.htmx import is_htmx
+from webapp.keys.records import KeyRefusedError
 
 logger = masked_logger(__name__)
 
 
 class AccessDeniedError(Exception):
     """The signed-in person's role does not allow this."""
+
+
+class KeyMissingError(Exception):
+    """A call of the API without a key."""
+
+
+class KeyMisplacedError(Exception):
+    """A key in the address, where logs and proxies would keep it."""
 
 
 class SignedOutError(Exception):
@@ -66,6 +76,9 @@ STATUS_OF_ERROR: dict[type[BaseException], int] = {
     CSRFError: 403,
     AccessDeniedError: 403,
     SignedOutError: 401,
+    KeyMissingError: 401,
+    KeyMisplacedError: 400,
+    KeyRefusedError: 401,
     UnavailableError: 503,
     OperationalError: 503,
     InterfaceError: 503,
@@ -131,6 +144,17 @@ TITLE_OF_ERROR: dict[type[BaseException], str] = {
 """Where the status alone would say the wrong thing."""
 
 
+SAID_TO_CALLERS: dict[type[BaseException], str] = {
+    KeyMissingError: "Send an API key: Authorization: Bearer re_...",
+    KeyMisplacedError: (
+        "A key does not belong in the address, where logs keep it. Send Authorization: Bearer re_... "
+        "and make another key: this one may be known by now."
+    ),
+    AccessDeniedError: "The role of this key does not allow it. Nothing was changed.",
+}
+"""What only callers of the API can meet, or have to be told in other words than people."""
+
+
 def status_of(error: BaseException) -> int:
     """Return the status for an error: that of the nearest class in its ancestry, else 500."""
     for cls in type(error).__mro__:
@@ -170,13 +194,45 @@ def respond(error: Exception) -> Response:
     status = status_of(error) if known else (error.code or 500)  # type: ignore[attr-defined]
     if status >= 500:
         logger.error("%s: %s %r failed", request_id(), request.method, request.path, exc_info=error)
-    title = TITLE_OF_ERROR.get(type(error))
-    response = render(status, _message(error, status), title=title)
+    if is_api_request():
+        response = problem(status, detail_of(error, status), code_of(error))
+    else:
+        response = render(status, _message(error, status), title=TITLE_OF_ERROR.get(type(error)))
+    if status == 401 and is_api_request():
+        response.headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, HTTPException):
         for name, value in error.get_headers(request.environ):
             if name in ("Allow", "Retry-After"):
                 response.headers[name] = value
     return response
+
+
+def is_api_request() -> bool:
+    """Return whether this request is answered in JSON: its path is one of the API's."""
+    return bool(current_app.extensions["resume_engine"].settings.is_api_path(request.path))
+
+
+def problem(status: int, detail: object, code: str, **more: object) -> Response:
+    """Return an error of the API; every one has this shape."""
+    response = jsonify({"detail": detail, "code": code, "request_id": request_id(), **more})
+    response.status_code = status
+    return response
+
+
+def detail_of(error: Exception, status: int) -> object:
+    """Return what a caller of the API is told: a sentence, for a closed gate also what it waits for."""
+    said = _message(error, status) or SAID_TO_CALLERS.get(type(error))
+    answer = ANSWERS.get(status) or ANSWERS[500 if status >= 500 else 400]
+    message = said or answer.message
+    if isinstance(error, engine.ResumeBlockedError):
+        return {"message": message, "blockers": [blocker.to_dict() for blocker in error.blockers]}
+    return message
+
+
+def code_of(error: Exception) -> str:
+    """Return a word for the kind of an error that programs can rely on, for example `run_not_found`."""
+    name = type(error).__name__.removesuffix("Error")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
 
 
 def _message(error: Exception, status: int) -> str | None:
@@ -185,6 +241,8 @@ def _message(error: Exception, status: int) -> str | None:
         return None
     if isinstance(error, engine.ResumeEngineError):
         return mask_text(str(error))
+    if isinstance(error, AccessDeniedError | KeyRefusedError) and str(error):
+        return str(error)
     if isinstance(error, CSRFError):
         return error.description
     if isinstance(error, HTTPException) and error.description != type(error).description:

@@ -14,6 +14,8 @@ from resume_engine.storage.sql_store import SqlCheckpointStore
 from webapp.accounts.passwords import Passwords
 from webapp.accounts.session_store import SessionStore
 from webapp.accounts.store import AccountStore
+from webapp.keys.records import KeyHashing
+from webapp.keys.store import KeyStore
 from webapp.settings import Settings
 
 _KEY = "resume_engine"
@@ -29,6 +31,7 @@ class Services:
     accounts: AccountStore
     sessions: SessionStore
     passwords: Passwords
+    keys: KeyStore
 
 
 def register(app: Flask, settings: Settings, store: SqlCheckpointStore) -> None:
@@ -40,6 +43,7 @@ def register(app: Flask, settings: Settings, store: SqlCheckpointStore) -> None:
         accounts=AccountStore(store),
         sessions=SessionStore(store),
         passwords=Passwords(settings.password_cost),
+        keys=KeyStore(store, KeyHashing(pepper=settings.key_pepper)),
     )
 
 

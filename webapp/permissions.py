@@ -21,8 +21,9 @@ from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.permissions import Permission, Role, role_allows
 from webapp import csrf
 from webapp.errors import AccessDeniedError, SignedOutError
-from webapp.extensions import current_store
+from webapp.extensions import current_settings, current_store
 from webapp.htmx import is_background, is_htmx, page_address
+from webapp.keys.caller import current_caller
 
 View = TypeVar("View", bound=Callable[..., Any])
 logger = logging.getLogger(__name__)
@@ -65,7 +66,9 @@ def can(permission: Permission | str) -> bool:
 
 
 def current_actor() -> Actor:
-    """Return the signed-in person as the actor of what this request does."""
+    """Return the signed-in person, or the key of an API request, as the actor of what this request does."""
+    if current_settings().is_api_path(request.path):
+        return current_caller().actor
     if not current_user.is_authenticated:
         raise SignedOutError
     return Actor(name=current_user.email, role=Role(current_user.role), channel=Channel.DASHBOARD)
@@ -91,6 +94,9 @@ def enforce() -> ResponseReturnValue | None:
     if request.routing_exception is not None:
         return None  # no such page or method: the dispatcher says so
     needed = permission_of(current_app.view_functions.get(request.endpoint or ""))
+    if current_settings().is_api_path(request.path):
+        _enforce_key(needed)
+        return None
     if needed == PUBLIC:
         csrf.check()
         return None
@@ -101,6 +107,16 @@ def enforce() -> ResponseReturnValue | None:
         _record_refusal(needed)
         raise AccessDeniedError
     return None
+
+
+def _enforce_key(needed: Permission | str | None) -> None:
+    """Let a request to the API pass only if its key may use the view; cookies mean nothing here."""
+    if needed == PUBLIC:
+        return
+    caller = current_caller()
+    if not isinstance(needed, Permission) or not caller.may(needed):
+        _record_refusal(needed)
+        raise AccessDeniedError
 
 
 def ask_to_sign_in() -> ResponseReturnValue:

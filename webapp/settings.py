@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from resume_engine.core.permissions import Role
 from resume_engine.storage.open_store import DEFAULT_DATABASE_URL
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 SECRET_KEY_MIN_CHARACTERS = 32
+KEY_MIN_CHARACTERS = 16
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 Value = TypeVar("Value")
@@ -52,6 +56,27 @@ class Settings:
     proxy_hops: int = 0  # proxies in front whose X-Forwarded-For and -Proto are believed
     cors_origins: tuple[str, ...] = ()  # sites whose scripts may call the JSON API; pages are never shared
     password_cost: PasswordCost = PasswordCost()
+    api_prefix: str = "/api"
+    api_only: bool = False  # no pages, and the API at the root as 0.2.0 served it
+    api_auth_enabled: bool = True
+    # Keys that come from the environment instead of the database: key -> role.
+    api_keys: Mapping[str, Role] = field(default_factory=dict, repr=False)
+    demo_operator_key: str | None = field(default=None, repr=False)  # decides on the demo runs only
+    demo_mode: bool = False
+
+    @property
+    def key_pepper(self) -> str | None:
+        """Return what hashes of API keys are keyed with: a secret that outlives this process, or nothing."""
+        return None if self.secret_key_is_random else self.secret_key
+
+    @property
+    def api_base(self) -> str:
+        """Return the prefix of the JSON API, empty when it is served at the root."""
+        return "" if self.api_only else self.api_prefix
+
+    def is_api_path(self, path: str) -> bool:
+        """Return whether a path belongs to the JSON API: it takes keys, and answers in JSON."""
+        return self.api_only or path == self.api_prefix or path.startswith(f"{self.api_prefix}/")
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -74,6 +99,12 @@ class Settings:
             trusted_hosts=_read(given, "TRUSTED_HOSTS", _hosts, None) or (LOOPBACK_NAMES if local else None),
             proxy_hops=_read(given, "PROXY_HOPS", _hops, cls.proxy_hops),
             cors_origins=_read(given, "CORS_ORIGINS", _origins, ()),
+            api_prefix=_read(given, "API_PREFIX", _prefix, cls.api_prefix),
+            api_only=_read(given, "API_ONLY", _boolean, cls.api_only),
+            api_auth_enabled=_read(given, "API_AUTH_ENABLED", _boolean, cls.api_auth_enabled),
+            api_keys=_read(given, "API_KEYS_JSON", _keys, {}),
+            demo_operator_key=_read(given, "DEMO_OPERATOR_KEY", _key, None),
+            demo_mode=_read(given, "DEMO_MODE", _boolean, cls.demo_mode),
         )
 
 
@@ -147,6 +178,34 @@ def _hosts(text: str) -> tuple[str, ...]:
         if "/" in name or " " in name or "*" in name:
             raise ValueError(f"holds {name!r}; expected names such as runs.example.org or .example.org")
     return names
+
+
+def _prefix(text: str) -> str:
+    if not re.fullmatch(r"(/[a-z0-9_-]+)+", text):
+        raise ValueError(f"is {text!r}; expected a path such as /api")
+    return text
+
+
+def _key(text: str) -> str:
+    # The value itself never appears in a message.
+    if len(text) < KEY_MIN_CHARACTERS or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(f"needs at least {KEY_MIN_CHARACTERS} ASCII characters without blanks")
+    return text
+
+
+def _keys(text: str) -> Mapping[str, Role]:
+    expected = 'expected a JSON object such as {"<key>": "runner"}'
+    try:
+        given = json.loads(text)
+    except ValueError:
+        raise ValueError(f"is not JSON; {expected}") from None
+    if not isinstance(given, dict):
+        raise ValueError(f"is not an object; {expected}")
+    roles = ", ".join(role.value for role in Role)
+    for role in given.values():
+        if role not in tuple(Role):
+            raise ValueError(f"gives a key a role that does not exist; use one of {roles}")
+    return {_key(key): Role(role) for key, role in given.items()}
 
 
 def _origins(text: str) -> tuple[str, ...]:

@@ -75,3 +75,8 @@ def with_session(app: Flask, session_id: str) -> PageClient:
     client = new_client(app)
     client.set_cookie("session", session_id)
     return client
+
+
+def page_rules(app: Flask) -> list[Rule]:
+    """Return the routes that take a session; those of the API take keys and have tests of their own."""
+    return [rule for rule in app.url_map.iter_rules() if not rule.endpoint.startswith("api_")]

@@ -10,7 +10,7 @@ from flask import Flask
 
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.provision.app_fixtures import PageClient, new_client
-from tests.webapp.helpers import address_of, events
+from tests.webapp.helpers import address_of, events, page_rules
 from webapp import Settings, create_app
 from webapp.permissions import PUBLIC, permission_of
 
@@ -20,7 +20,7 @@ SAFE = {"GET", "HEAD", "OPTIONS"}
 
 def writing_routes(app: Flask, *, public: bool) -> Iterator[tuple[str, str]]:
     """Yield (method, address) of every route that is not only for reading."""
-    for rule in app.url_map.iter_rules():
+    for rule in page_rules(app):
         if (permission_of(app.view_functions[rule.endpoint]) == PUBLIC) is public:
             for method in sorted((rule.methods or set()) - SAFE):
                 yield method, address_of(rule)

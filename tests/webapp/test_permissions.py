@@ -11,7 +11,7 @@ from resume_engine.core.audit import EventType
 from resume_engine.core.permissions import Permission
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.provision.app_fixtures import PageClient
-from tests.webapp.helpers import address_of, events
+from tests.webapp.helpers import address_of, events, page_rules
 from webapp import permissions
 from webapp.permissions import RouteMarkError, public, requires
 
@@ -73,7 +73,7 @@ def test_a_route_without_a_mark_is_closed_to_everybody(
 def routes_with(app: Flask, wanted: Callable[[Permission], bool]) -> list[tuple[str, str, Permission]]:
     """Return (method, address, permission) of every protected route whose permission is wanted."""
     found = []
-    for rule in app.url_map.iter_rules():
+    for rule in page_rules(app):
         mark = permissions.permission_of(app.view_functions[rule.endpoint])
         if not isinstance(mark, Permission) or not wanted(mark):
             continue

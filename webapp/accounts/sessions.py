@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 
 ID_BYTES = 32  # 256 bits
 TOUCH_EVERY = timedelta(minutes=1)  # activity is noted at most this often: one write a minute, not one a page
-# Files, probes and the API need no session: no cookie is read, no row is loaded.
-WITHOUT_SESSION = ("/static/", "/health", "/ready", "/metrics", "/api/")
+# Files and probes need no session, like the API: no cookie is read, no row is loaded.
+WITHOUT_SESSION = ("/static/", "/health", "/ready", "/metrics")
 # Flask-Login's own notes; the row says who it is.
 _LOGIN_KEYS = frozenset({"_user_id", "_fresh", "_id", "_remember", "_remember_seconds"})
 
@@ -74,7 +74,7 @@ class ServerSessions(SessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> BrowserSession:
         """Return the session of a request: a person's, a visitor's, or one that is not kept."""
-        if request.path.startswith(WITHOUT_SESSION):
+        if request.path.startswith(WITHOUT_SESSION) or services(app).settings.is_api_path(request.path):
             return BrowserSession(ephemeral=True)
         session_id = request.cookies.get(self.session_cookie)
         if session_id:

@@ -47,6 +47,8 @@ class EventType(StrEnum):
     USER_ENABLED = "user.enabled"
     USER_PASSWORD_CHANGED = "user.password_changed"
     USER_LINK_CREATED = "user.link_created"
+    KEY_CREATED = "key.created"
+    KEY_REVOKED = "key.revoked"
     AUDIT_EXPORTED = "audit.exported"
     PAYLOAD_REVEALED = "payload.revealed"  # somebody looked at a masked value
 

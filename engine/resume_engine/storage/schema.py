@@ -422,4 +422,8 @@ audit_checkpoint_leaves = Table(
     Column("chain_seq", Integer, nullable=False),
     Column("chain_head", String(64), nullable=False),
 )
-Index("ix_audit_checkpoint_leaves_stream", audit_checkpoint_leaves.c.stream, audit_checkpoint_leaves.c.checkpoint_id)
+Index(
+    "ix_audit_checkpoint_leaves_stream",
+    audit_checkpoint_leaves.c.stream,
+    audit_checkpoint_leaves.c.checkpoint_id,
+)

@@ -1,0 +1,36 @@
+"""The JSON API: one blueprint per resource, under the prefix that the settings name.
+
+Callers send a key, never a cookie; pages take a session, never a key.
+"""
+
+from __future__ import annotations
+
+from flask import Response
+from flask_openapi3.openapi import OpenAPI
+from pydantic import ValidationError
+
+from webapp.api import bodies, runs
+from webapp.errors import problem
+from webapp.extensions import services
+
+RESOURCES = (runs,)
+
+
+def register(app: OpenAPI) -> None:
+    """Add every resource of the API to `app`."""
+    bodies.register(app)
+    base = services(app).settings.api_base
+    for resource in RESOURCES:
+        blueprint = resource.blueprint()
+        blueprint.url_prefix = base
+        app.register_api(blueprint)
+
+
+def refuse_shape(error: ValidationError) -> Response:
+    """Answer 422 to what has the wrong shape, naming the first field and listing all."""
+    faults = [
+        {"field": ".".join(str(part) for part in fault["loc"]) or "body", "message": fault["msg"]}
+        for fault in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    sentence = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults[:3])
+    return problem(422, f"{sentence}. Nothing was changed.", "invalid_shape", errors=faults)

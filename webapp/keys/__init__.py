@@ -1,0 +1,1 @@
+"""API keys: who calls without a person's session."""
