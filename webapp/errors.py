@@ -32,6 +32,10 @@ class KeyMisplacedError(Exception):
     """A key in the address, where logs and proxies would keep it."""
 
 
+class PreconditionFailedError(Exception):
+    """The run is no longer at the version that a call named; the message says at which."""
+
+
 class SignedOutError(Exception):
     """Nobody is signed in, or no longer."""
 
@@ -62,7 +66,7 @@ STATUS_OF_ERROR: dict[type[BaseException], int] = {
     engine.ReplayDivergenceError: 409,
     engine.IdempotencyCollisionError: 409,
     engine.DecisionError: 409,
-    engine.NothingToDecideError: 409,
+    engine.NothingToDecideError: 400,
     engine.AlreadyDecidedError: 409,
     engine.FailureMovedOnError: 409,
     engine.DecisionNotAllowedError: 403,
@@ -79,6 +83,7 @@ STATUS_OF_ERROR: dict[type[BaseException], int] = {
     KeyMissingError: 401,
     KeyMisplacedError: 400,
     KeyRefusedError: 401,
+    PreconditionFailedError: 412,
     UnavailableError: 503,
     OperationalError: 503,
     InterfaceError: 503,
@@ -119,6 +124,9 @@ ANSWERS: dict[int, Answer] = {
         title="Somebody was faster", message="This is no longer as it was shown. Nothing was changed."
     ),
     410: Answer(title="This is over", message="It worked once and does not work again."),
+    412: Answer(
+        title="This has changed", message="It is no longer as it was shown. Nothing was changed; look again."
+    ),
     413: Answer(
         title="This is too much", message="More was sent than is accepted. Nothing was changed; send less."
     ),
@@ -241,7 +249,7 @@ def _message(error: Exception, status: int) -> str | None:
         return None
     if isinstance(error, engine.ResumeEngineError):
         return mask_text(str(error))
-    if isinstance(error, AccessDeniedError | KeyRefusedError) and str(error):
+    if isinstance(error, AccessDeniedError | KeyRefusedError | PreconditionFailedError) and str(error):
         return str(error)
     if isinstance(error, CSRFError):
         return error.description

@@ -9,10 +9,11 @@ import pytest
 from resume_engine.core.permissions import PEOPLE_ROLES, ROLE_PERMISSIONS, Permission, Role, role_allows
 
 READ = {Permission.ACCOUNT_MANAGE, Permission.AUDIT_EXPORT, Permission.AUDIT_READ, Permission.RUNS_READ}
+RUN = READ | {Permission.PAYLOADS_READ, Permission.RUNS_WRITE}
 EXPECTED: dict[Role, set[Permission]] = {
     Role.AUDITOR: READ,
-    Role.RUNNER: READ | {Permission.RUNS_WRITE},
-    Role.OPERATOR: READ | {Permission.RUNS_WRITE, Permission.GATES_DECIDE, Permission.PAYLOADS_REVEAL},
+    Role.RUNNER: RUN,
+    Role.OPERATOR: RUN | {Permission.GATES_DECIDE, Permission.PAYLOADS_REVEAL},
     Role.ADMIN: set(Permission),
 }
 

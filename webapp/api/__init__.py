@@ -9,11 +9,11 @@ from flask import Response
 from flask_openapi3.openapi import OpenAPI
 from pydantic import ValidationError
 
-from webapp.api import bodies, runs
+from webapp.api import audit, bodies, decisions, runs
 from webapp.errors import problem
 from webapp.extensions import services
 
-RESOURCES = (runs,)
+RESOURCES = (runs, decisions, audit)
 
 
 def register(app: OpenAPI) -> None:

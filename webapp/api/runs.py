@@ -4,14 +4,32 @@ from __future__ import annotations
 
 from typing import Any
 
+from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 
+from resume_engine.core import clock
+from resume_engine.core.errors import RunNotFoundError
+from resume_engine.core.masking import mask_value
 from resume_engine.core.permissions import Permission
 from resume_engine.core.run import parse_environment
+from resume_engine.core.run_summary import RunSummary
+from resume_engine.storage.keyset import Cursor
+from webapp.api import conditions, one_run
 from webapp.api.resource import resource
-from webapp.api.shapes import Problem, RunStarted, StartRun
-from webapp.extensions import current_engine
-from webapp.keys.caller import assert_may_touch
+from webapp.api.run_list import RunListQuery, run_item
+from webapp.api.shapes import (
+    Problem,
+    ResumeBlockers,
+    RunAnswer,
+    RunPage,
+    RunPath,
+    RunStarted,
+    RunStatusAnswer,
+    StartRun,
+)
+from webapp.errors import AccessDeniedError
+from webapp.extensions import current_engine, current_store, run_queries
+from webapp.keys.caller import assert_may_touch, current_caller
 from webapp.permissions import current_actor, requires
 
 
@@ -19,6 +37,12 @@ def blueprint() -> APIBlueprint:
     """Return the resource; a new one for each application, since its prefix differs."""
     api = resource("runs", __name__)
     api.post("/start_run", responses={"200": RunStarted, "409": Problem})(start_run)
+    api.get("/runs", responses={"200": RunPage})(list_runs)
+    api.get("/runs/<path:run_id>", responses={"200": RunAnswer, "304": None})(show_run)
+    api.get("/runs/<path:run_id>/status", responses={"200": RunStatusAnswer, "304": None})(show_status)
+    api.get("/runs/<path:run_id>/resume_blockers", responses={"200": ResumeBlockers, "304": None})(
+        list_blockers
+    )
     return api
 
 
@@ -35,3 +59,63 @@ def start_run(body: StartRun) -> dict[str, Any]:
         actor=current_actor(),
     )
     return {"run_id": run.run_id, "status": run.status.value, "environment": run.environment.value}
+
+
+@requires(Permission.RUNS_READ)
+def list_runs(query: RunListQuery) -> dict[str, Any]:
+    """Return runs, newest first; `next_cursor` is where the next page begins."""
+    caller = current_caller()
+    if caller.demo_only:
+        raise AccessDeniedError("This key is for the three runs of the demo: GET /demo/runs lists them.")
+    now = clock.utc_now()
+    wanted = query.filter(now, caller.environments)
+    if wanted.environment is not None:
+        assert_may_touch(wanted.environment)
+    cursor = Cursor.decode(query.cursor) if query.cursor else None
+    page = run_queries().list_runs(wanted, cursor=cursor, limit=query.limit)
+    return {"runs": [run_item(run, now) for run in page.items], "next_cursor": page.next_cursor}
+
+
+@requires(Permission.RUNS_READ)
+def show_run(path: RunPath) -> Response:
+    """Return a run with all its records; auditors get secrets masked."""
+    run = one_run.load(path.run_id)
+    if conditions.is_known(run):
+        return conditions.not_modified(run)
+    return conditions.answer(_whole(run), run)
+
+
+@requires(Permission.RUNS_READ)
+def show_status(path: RunPath) -> Response:
+    """Return how far a run is and what it waits for."""
+    run = one_run.load(path.run_id)
+    if conditions.is_known(run):
+        return conditions.not_modified(run)
+    return conditions.answer(one_run.status_answer(run), run)
+
+
+@requires(Permission.RUNS_READ)
+def list_blockers(path: RunPath) -> Response:
+    """Return the decisions that are missing before a run may go on."""
+    run = one_run.load(path.run_id)
+    if conditions.is_known(run):
+        return conditions.not_modified(run)
+    status = one_run.status_answer(run)
+    body = {
+        "run_id": run.run_id,
+        "can_resume": status["can_resume"],
+        "blockers": status["resume_blockers"],
+    }
+    return conditions.answer(body, run)
+
+
+def _whole(summary: RunSummary) -> dict[str, Any]:
+    # Read after the summary: its tag is then never newer than what is sent under it.
+    run = current_store().get_run(summary.run_id)
+    if run is None:
+        raise RunNotFoundError(summary.run_id)
+    found = run.to_dict()
+    if one_run.sees_secrets():
+        return found
+    steps = [one_run.masked_step(step) for step in found["steps"]]
+    return found | {"metadata": mask_value(found["metadata"]), "steps": steps}

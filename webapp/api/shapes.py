@@ -6,8 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from resume_engine.core.decisions import FAILURE_KEY_MAX_CHARACTERS, NOTE_MAX_CHARACTERS
+
 Text255 = Annotated[str, Field(min_length=1, max_length=255)]
 RunId = Annotated[str, Field(min_length=1, max_length=36)]
+Note = Annotated[str, Field(max_length=NOTE_MAX_CHARACTERS)]
+FailureKey = Annotated[str, Field(min_length=1, max_length=FAILURE_KEY_MAX_CHARACTERS)]
 
 
 class Strict(BaseModel):
@@ -19,7 +23,10 @@ class Strict(BaseModel):
 class RunPath(Strict):
     """The run that an address names."""
 
-    run_id: RunId
+    run_id: Annotated[str, Field(min_length=1)]
+
+
+# Bodies
 
 
 class StartRun(Strict):
@@ -29,6 +36,34 @@ class StartRun(Strict):
     run_id: RunId | None = None
     metadata: dict[str, Any] | None = None
     environment: Literal["dev", "staging", "prod"] | None = None
+
+
+class Decide(Strict):
+    """What every decision takes; without `failure_key` it is about the failure that is current."""
+
+    note: Note | None = None
+    failure_key: FailureKey | None = None
+
+
+class Compensate(Decide):
+    """The body of `POST /runs/{id}/compensate`."""
+
+    result: dict[str, Any] | None = None
+
+
+class Approve(Decide):
+    """The body of `POST /runs/{id}/approve`; the audit log names the key as well."""
+
+    approved_by: Text255
+
+
+class Acknowledge(Decide):
+    """The body of `POST /runs/{id}/ack_prod_resume`; the audit log names the key as well."""
+
+    acknowledged_by: Text255
+
+
+# Answers
 
 
 class Problem(BaseModel):
@@ -45,3 +80,151 @@ class RunStarted(BaseModel):
     run_id: str
     status: str
     environment: str
+
+
+class Blocker(BaseModel):
+    """A decision that is missing before a run may go on."""
+
+    classification: str
+    step_index: int
+    step_name: str
+    failure_key: str
+    message: str
+    required_action: str
+
+
+class RunStatusAnswer(BaseModel):
+    """How far a run is and what it waits for."""
+
+    run_id: str
+    workflow_name: str
+    status: str
+    environment: str
+    steps_completed: int
+    last_completed_step: int | None
+    resume_from_index: int
+    can_resume: bool
+    resume_blockers: list[Blocker]
+
+
+class ResumeBlockers(BaseModel):
+    """The answer to `GET /runs/{id}/resume_blockers`."""
+
+    run_id: str
+    can_resume: bool
+    blockers: list[Blocker]
+
+
+class StepAnswer(BaseModel):
+    """One recorded attempt."""
+
+    step_name: str
+    step_index: int
+    input_data: Any
+    input_hash: str
+    output_data: Any
+    status: str
+    idempotency_key: str
+    timestamp: str
+    failure_classification: str | None
+    error_message: str | None
+    sequence: int
+    attempt: int
+    started_at: str | None
+    duration_ms: int | None
+    error_type: str | None
+    classified_by: str | None
+    worker: str | None
+
+
+class RunAnswer(BaseModel):
+    """A run with all its records; `metadata.gates` shows the decisions as release 0.2.0 kept them."""
+
+    run_id: str
+    workflow_name: str
+    status: str
+    environment: str
+    created_at: str
+    updated_at: str
+    metadata: dict[str, Any]
+    steps: list[StepAnswer]
+
+
+class FailureItem(BaseModel):
+    """The current failure of a run in a list."""
+
+    failure_key: str
+    step_index: int
+    step_name: str
+    classification: str
+    error_type: str | None
+    message: str
+    failed_at: str
+    attempts: int
+
+
+class RunItem(BaseModel):
+    """A run in a list."""
+
+    run_id: str
+    workflow_name: str
+    status: str
+    state: str
+    environment: str
+    created_at: str
+    updated_at: str
+    finished_at: str | None
+    started_by: str | None
+    steps_completed: int
+    steps_total: int | None
+    resume_from_index: int
+    blocked_by: list[str]
+    blocked_since: str | None
+    failure: FailureItem | None
+
+
+class RunPage(BaseModel):
+    """A page of runs; `next_cursor` is null at the end."""
+
+    runs: list[RunItem]
+    next_cursor: str | None
+
+
+class AuditLog(BaseModel):
+    """The audit trace; `is_masked` says that secrets in it were replaced, so that it proves nothing."""
+
+    run_id: str
+    audit_trace: str
+    is_masked: bool
+
+
+class EventItem(BaseModel):
+    """One audit event; `event_id` is null for those derived from step records."""
+
+    event_id: int | None
+    event_type: str
+    actor: str
+    role: str
+    channel: str
+    run_id: str | None
+    failure_key: str | None
+    note: str | None
+    payload: dict[str, Any]
+    created_at: str
+
+
+class AuditEvents(BaseModel):
+    """Every event of a run, oldest first."""
+
+    run_id: str
+    events: list[EventItem]
+
+
+class Replay(BaseModel):
+    """The completed steps of a run; a run that goes on begins at `replay_from_index`."""
+
+    run_id: str
+    workflow_name: str
+    environment: str
+    replay_from_index: int
+    steps: list[StepAnswer]

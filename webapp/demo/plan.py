@@ -8,6 +8,7 @@ from random import Random
 from typing import NamedTuple
 
 from resume_engine import FailureClassification, classify_failure
+from webapp.demo.run_ids import DEMO_RUN_IDS
 from webapp.demo.stories import MAX_ATTEMPTS, Ending, Story, Trouble
 from webapp.demo.workflows import (
     BILLING,
@@ -26,11 +27,6 @@ from webapp.demo.workflows.definition import Fault
 ORDINARY_RUNS = 270
 LAST_DAY_SHARE = 0.35
 
-DEMO_RUN_IDS = (
-    "d0000001-0000-4000-8000-000000000001",
-    "d0000002-0000-4000-8000-000000000002",
-    "d0000003-0000-4000-8000-000000000003",
-)
 STEADY = {"rehearsal": True}
 """Marks the three fixed runs: once decided, nothing else goes wrong in them."""
 

@@ -10,6 +10,7 @@ from flask import g, request
 from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.permissions import Permission, Role, role_allows
 from resume_engine.core.run import Environment
+from webapp.demo.run_ids import DEMO_RUN_IDS
 from webapp.errors import AccessDeniedError, KeyMisplacedError, KeyMissingError
 from webapp.extensions import services
 
@@ -38,11 +39,13 @@ def current_caller() -> Caller:
     return found
 
 
-def assert_may_touch(environment: Environment) -> None:
-    """Raise `AccessDeniedError` when the key is for other environments."""
-    allowed = current_caller().environments
-    if allowed is not None and environment not in allowed:
-        raise AccessDeniedError(f"This key is for {', '.join(allowed)}, not for {environment}.")
+def assert_may_touch(environment: Environment, run_id: str | None = None) -> None:
+    """Raise `AccessDeniedError` when the key is for other environments or for the demo runs only."""
+    caller = current_caller()
+    if caller.demo_only and run_id not in DEMO_RUN_IDS:
+        raise AccessDeniedError("This key is for the three runs of the demo: GET /demo/runs lists them.")
+    if caller.environments is not None and environment not in caller.environments:
+        raise AccessDeniedError(f"This key is for {', '.join(caller.environments)}, not for {environment}.")
 
 
 def _identify() -> Caller:

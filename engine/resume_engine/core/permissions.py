@@ -22,7 +22,8 @@ class Permission(StrEnum):
     AUDIT_READ = "audit:read"
     GATES_DECIDE = "gates:decide"
     KEYS_MANAGE = "keys:manage"
-    PAYLOADS_REVEAL = "payloads:reveal"
+    PAYLOADS_READ = "payloads:read"  # over the API: whoever resumes a run needs what it recorded
+    PAYLOADS_REVEAL = "payloads:reveal"  # on pages, value by value, each look an event
     RUNS_READ = "runs:read"
     RUNS_WRITE = "runs:write"
     USERS_MANAGE = "users:manage"
@@ -31,7 +32,7 @@ class Permission(StrEnum):
 _READER = frozenset(
     {Permission.ACCOUNT_MANAGE, Permission.AUDIT_EXPORT, Permission.AUDIT_READ, Permission.RUNS_READ}
 )
-_RUNNER = _READER | {Permission.RUNS_WRITE}
+_RUNNER = _READER | {Permission.PAYLOADS_READ, Permission.RUNS_WRITE}
 _OPERATOR = _RUNNER | {Permission.GATES_DECIDE, Permission.PAYLOADS_REVEAL}
 
 ROLE_PERMISSIONS: dict[Role, frozenset[Permission]] = {

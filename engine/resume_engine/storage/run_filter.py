@@ -40,6 +40,7 @@ class RunFilter:
     search: str | None = None
     error_type: str | None = None
     message_start: str | None = None
+    environments: tuple[Environment, ...] | None = None  # what the caller may see at all
 
     @property
     def search_text(self) -> str:
@@ -123,6 +124,8 @@ def conditions(wanted: RunFilter, now: datetime) -> list[Condition]:
         found.append(runs.c.workflow_name == wanted.workflow)
     if wanted.environment is not None:
         found.append(runs.c.environment == wanted.environment.value)
+    if wanted.environments is not None:
+        found.append(runs.c.environment.in_([word.value for word in wanted.environments]))
     if wanted.classification is not None:
         found.append(runs.c.failure_classification == wanted.classification.value)
     if wanted.blocked_by is not None:

@@ -14,7 +14,12 @@ from resume_engine.core.masking import mask_json_text, mask_text
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.core.step_record import FailureClassification, StepKind, StepStatus
+from resume_engine.core.step_record import (
+    COMPLETED_STATUSES,
+    FailureClassification,
+    StepKind,
+    StepStatus,
+)
 from resume_engine.storage import previews, rows
 from resume_engine.storage.keyset import Cursor, Page, cut_page
 from resume_engine.storage.payload_codec import PayloadCodec
@@ -265,6 +270,18 @@ class RunQueries:
             metadata=previews.metadata(self._store.codec, row.metadata_json),
             decisions=[previews.decision(r, self._store.codec) for r in decided],
         )
+
+    def last_completed_index(self, run: RunSummary) -> int | None:
+        """Return the highest index among completed workflow steps, or None."""
+        if run.steps_completed == run.resume_from_index:  # no gaps: all before it and none behind it
+            return run.resume_from_index - 1 if run.steps_completed else None
+        query = select(func.max(step_records.c.step_index)).where(
+            step_records.c.run_id == run.run_id,
+            step_records.c.kind == StepKind.STEP.value,
+            status_is(*COMPLETED_STATUSES),
+        )
+        with self._store.asking() as conn:
+            return conn.execute(query).scalar()
 
     def list_steps(
         self, run_id: str, *, after: int = -1, limit: int = 50, only_failed: bool = False

@@ -1,0 +1,89 @@
+"""What auditors read of a run: its trace, its events, and everything in one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from flask import Response
+from flask_openapi3.blueprint import APIBlueprint
+
+from resume_engine.core.masking import mask_json_text
+from resume_engine.core.permissions import Permission
+from resume_engine.core.run import trace_lines
+from resume_engine.core.step_record import StepKind
+from webapp.api import conditions, one_run
+from webapp.api.resource import resource
+from webapp.api.shapes import AuditEvents, AuditLog, Replay, RunPath
+from webapp.extensions import audit_queries, current_store
+from webapp.permissions import requires
+
+
+def blueprint() -> APIBlueprint:
+    """Return the resource."""
+    api = resource("audit", __name__)
+    api.get("/runs/<path:run_id>/audit_log", responses={"200": AuditLog, "304": None})(audit_log)
+    api.get("/runs/<path:run_id>/audit_events", responses={"200": AuditEvents})(audit_events)
+    api.get("/runs/<path:run_id>/replay", responses={"200": Replay, "304": None})(replay)
+    return api
+
+
+@requires(Permission.AUDIT_READ)
+def audit_log(path: RunPath) -> Response:
+    """Return the audit trace, byte for byte what the library returns; masked for who may not see secrets."""
+    run = one_run.load(path.run_id)
+    if conditions.is_known(run):
+        return conditions.not_modified(run)
+    trace = "\n".join(trace_lines(run.run_id, run.workflow_name, current_store().iter_steps(run.run_id)))
+    shown = trace if one_run.sees_secrets() else "\n".join(map(mask_json_text, trace.split("\n")))
+    return conditions.answer(
+        {"run_id": run.run_id, "audit_trace": shown, "is_masked": shown != trace},
+        run,
+    )
+
+
+@requires(Permission.AUDIT_READ)
+def audit_events(path: RunPath) -> Response:
+    """Return every event of a run, oldest first, recorded steps among them; secrets are masked."""
+    run = one_run.load(path.run_id)
+    current_store().refuse_if_locked()  # once the answer has begun, it is too late to say so
+    events = (event.to_dict() for event in audit_queries().stream_run(run.run_id))
+    return streamed({"run_id": run.run_id}, "events", events)
+
+
+@requires(Permission.RUNS_READ)
+def replay(path: RunPath) -> Response:
+    """Return the completed steps of a run, in the order in which a replay takes them."""
+    run = one_run.load(path.run_id)
+    if conditions.is_known(run):
+        return conditions.not_modified(run)
+    current_store().refuse_if_locked()
+    head = {
+        "run_id": run.run_id,
+        "workflow_name": run.workflow_name,
+        "environment": run.environment.value,
+        "replay_from_index": run.resume_from_index,
+    }
+    steps: Iterator[dict[str, Any]] = (
+        record.to_dict()
+        for record in current_store().iter_steps(run.run_id, completed_only=True)
+        if record.kind is StepKind.STEP
+    )
+    if not one_run.sees_secrets():
+        steps = map(one_run.masked_step, steps)
+    return conditions.tagged(streamed(head, "steps", steps), run)
+
+
+def streamed(head: dict[str, Any], name: str, items: Iterator[dict[str, Any]]) -> Response:
+    """Return a JSON object whose last member is a list of any length, sent piece by piece."""
+
+    def pieces() -> Iterator[bytes]:
+        yield json.dumps(head)[:-1].encode() + f', "{name}": ['.encode()
+        separator = b""
+        for item in items:
+            yield separator + json.dumps(item).encode()
+            separator = b", "
+        yield b"]}"
+
+    return Response(pieces(), content_type="application/json")

@@ -1,0 +1,50 @@
+"""Conditional requests: the version of a run is the entity tag of everything that is told about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, current_app, request
+
+from resume_engine.core.run_summary import RunSummary
+from webapp.errors import PreconditionFailedError
+
+
+def tag_of(run: RunSummary) -> str:
+    """Return the entity tag of a run; the moment of its creation tells it from a later run of the same id."""
+    return f"{run.version}-{round(run.created_at.timestamp() * 1_000_000):x}"
+
+
+def is_known(run: RunSummary) -> bool:
+    """Return whether the caller has this version already (If-None-Match)."""
+    return request.if_none_match.contains_weak(tag_of(run))
+
+
+def not_modified(run: RunSummary) -> Response:
+    """Return the empty answer to a caller who has this version already."""
+    return tagged(Response(status=304), run)
+
+
+def answer(body: dict[str, Any], run: RunSummary) -> Response:
+    """Return `body` as JSON under the run's entity tag."""
+    return tagged(current_app.json.response(body), run)
+
+
+def tagged(response: Response, run: RunSummary) -> Response:
+    """Return the response with the run's entity tag."""
+    response.set_etag(tag_of(run))
+    return response
+
+
+def expected_version(run: RunSummary) -> int | None:
+    """Return the version a write is meant for (If-Match), None for any.
+
+    Raises `PreconditionFailedError` when the run is at another one already.
+    """
+    if "If-Match" not in request.headers:
+        return None
+    if not request.if_match.contains(tag_of(run)):
+        raise PreconditionFailedError(
+            f"Run {run.run_id} is at version {run.version} by now. Nothing was changed; look again."
+        )
+    return None if request.if_match.star_tag else run.version

@@ -1,0 +1,61 @@
+"""Decisions about gates over HTTP; pages, command line and library record them by the same function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response
+from flask_openapi3.blueprint import APIBlueprint
+
+from resume_engine.core.decisions import DecisionKind, DecisionRequest, decide
+from resume_engine.core.permissions import Permission
+from webapp.api import conditions, one_run
+from webapp.api.resource import resource
+from webapp.api.shapes import Acknowledge, Approve, Compensate, Problem, RunPath, RunStatusAnswer
+from webapp.extensions import current_store
+from webapp.permissions import current_actor, requires
+
+
+def blueprint() -> APIBlueprint:
+    """Return the resource."""
+    api = resource("decisions", __name__)
+    responses: Any = {"200": RunStatusAnswer, "409": Problem, "412": Problem}
+    api.post("/runs/<path:run_id>/compensate", responses=responses)(compensate)
+    api.post("/runs/<path:run_id>/approve", responses=responses)(approve)
+    api.post("/runs/<path:run_id>/ack_prod_resume", responses=responses)(ack_prod_resume)
+    return api
+
+
+@requires(Permission.GATES_DECIDE)
+def compensate(path: RunPath, body: Compensate) -> Response:
+    """Record that the side effects of a partial failure were undone; 400 when there is nothing to undo."""
+    return _decide(
+        path,
+        DecisionKind.COMPENSATION,
+        note=body.note,
+        result=body.result,
+        failure_key=body.failure_key,
+    )
+
+
+@requires(Permission.GATES_DECIDE)
+def approve(path: RunPath, body: Approve) -> Response:
+    """Approve that the step of a permanent failure runs again; 400 when there is nothing to approve."""
+    return _decide(path, DecisionKind.HUMAN_APPROVAL, note=body.note, failure_key=body.failure_key)
+
+
+@requires(Permission.GATES_DECIDE)
+def ack_prod_resume(path: RunPath, body: Acknowledge) -> Response:
+    """Acknowledge that a run in prod is resumed; 400 on a run that is not in prod."""
+    return _decide(path, DecisionKind.PROD_RESUME_ACK, note=body.note, failure_key=body.failure_key)
+
+
+def _decide(path: RunPath, kind: DecisionKind, *, failure_key: str | None, **given: Any) -> Response:
+    run = one_run.load(path.run_id)
+    if conditions.expected_version(run) is not None and failure_key is None and run.failure is not None:
+        failure_key = run.failure.key  # the version that was seen had this one
+    request = DecisionRequest(
+        run_id=run.run_id, kind=kind, actor=current_actor(), failure_key=failure_key, **given
+    )
+    decided, _ = decide(current_store(), request)
+    return conditions.answer(one_run.status_answer(decided), decided)

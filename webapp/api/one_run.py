@@ -1,0 +1,68 @@
+"""The run that an address names, as far as the caller may see it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from resume_engine.core.errors import RunNotFoundError
+from resume_engine.core.masking import mask_text, mask_value
+from resume_engine.core.permissions import Permission
+from resume_engine.core.resume_gates import ResumeBlocker
+from resume_engine.core.run import RunStatus
+from resume_engine.core.run_summary import RunSummary, blockers_of
+from webapp.extensions import current_store, run_queries
+from webapp.keys.caller import assert_may_touch, current_caller
+
+
+def load(run_id: str) -> RunSummary:
+    """Return a run; raise `RunNotFoundError`, or `AccessDeniedError` when the key is not for it."""
+    run = current_store().load_summary(run_id)
+    if run is None:
+        raise RunNotFoundError(run_id)
+    assert_may_touch(run.environment, run.run_id)
+    return run
+
+
+def sees_secrets() -> bool:
+    """Return whether the caller gets values as they are recorded.
+
+    Whoever may run steps does, since a resume needs them; auditors get them masked.
+    """
+    return current_caller().may(Permission.PAYLOADS_READ)
+
+
+def status_answer(run: RunSummary) -> dict[str, Any]:
+    """Return what `GET /runs/{id}/status` and every change of a run answer."""
+    blockers = blockers_of(run)
+    return {
+        "run_id": run.run_id,
+        "workflow_name": run.workflow_name,
+        "status": run.status.value,
+        "environment": run.environment.value,
+        "steps_completed": run.steps_completed,
+        "last_completed_step": run_queries().last_completed_index(run),
+        "resume_from_index": run.resume_from_index,
+        "can_resume": can_resume(run),
+        "resume_blockers": [blocker_answer(blocker) for blocker in blockers],
+    }
+
+
+def can_resume(run: RunSummary) -> bool:
+    """Return whether no gate is closed and nobody has cancelled the run."""
+    return not run.blocked_by and run.status is not RunStatus.CANCELLED
+
+
+def blocker_answer(blocker: ResumeBlocker) -> dict[str, Any]:
+    """Return one missing decision as the caller may see it."""
+    found = blocker.to_dict()
+    return found if sees_secrets() else found | {"message": mask_text(blocker.message)}
+
+
+def masked_step(step: dict[str, Any]) -> dict[str, Any]:
+    """Return a record, as `StepRecord.to_dict` wrote it, with its secrets masked."""
+    message = step["error_message"]
+    return step | {
+        "input_data": mask_value(step["input_data"]),
+        "output_data": mask_value(step["output_data"]),
+        "error_message": mask_text(message) if message else message,
+    }
