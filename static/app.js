@@ -151,7 +151,7 @@
     const button = event.target.closest("[data-copy]");
     if (!button) return;
     await copy(button.dataset.copy);
-    say(`Copied ${button.dataset.copy}`);
+    say(`Copied ${button.dataset.copied || button.dataset.copy}`);  // a key is not said aloud
     button.classList.add("copied");
     setTimeout(() => button.classList.remove("copied"), 1200);
   });

@@ -29,6 +29,7 @@ from webapp import (
 )
 from webapp.accounts import account, admin, sessions, sign_in
 from webapp.api.resource import SECURITY_SCHEMES
+from webapp.keys import admin as keys_admin
 from webapp.settings import Settings
 
 __all__ = ["Settings", "create_app"]
@@ -64,8 +65,8 @@ def create_app(settings: Settings | None = None, *, store: SqlCheckpointStore | 
 def _register_pages(app: Flask) -> None:
     for part in (presentation, navigation, assets):
         part.register(app)
-    for blueprint in (theme.blueprint, sign_in.blueprint, account.blueprint, admin.blueprint):
-        app.register_blueprint(blueprint)
+    for part in (theme, sign_in, account, admin, keys_admin):
+        app.register_blueprint(part.blueprint)
     pages.register(app)
 
 

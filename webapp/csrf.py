@@ -25,7 +25,7 @@ def register(app: Flask) -> None:
     app.config["WTF_CSRF_CHECK_DEFAULT"] = False
     app.config["WTF_CSRF_TIME_LIMIT"] = None  # a token lives as long as its session
     app.config["WTF_CSRF_SSL_STRICT"] = (
-        False  # wants a Referer; our pages send none, `_is_own_site` asks better
+        False  # wants a Referer; our pages send none, `is_own_site` asks better
     )
     CSRFProtect(app)
 
@@ -34,7 +34,7 @@ def check() -> None:
     """Raise `CSRFError` unless the request changes nothing or comes from one of our pages."""
     if request.method in SAFE_METHODS:
         return
-    if not _is_own_site():
+    if not is_own_site():
         logger.warning("refused: %s %r comes from another site", request.method, request.path)
         raise CSRFError("This request came from another site. Nothing was changed.")
     protect: CSRFProtect = current_app.extensions["csrf"]
@@ -50,7 +50,8 @@ def _cookies_were_dropped() -> bool:
     return current_settings().secure_cookies and not request.is_secure and not request.cookies
 
 
-def _is_own_site() -> bool:
+def is_own_site() -> bool:
+    """Return whether the request was not sent by a page of another site."""
     fetch_site = request.headers.get("Sec-Fetch-Site")
     if fetch_site is not None:
         return fetch_site in OWN_FETCH_SITES

@@ -64,6 +64,15 @@ class Settings:
     demo_operator_key: str | None = field(default=None, repr=False)  # decides on the demo runs only
     demo_mode: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what is only dangerous together."""
+        if not self.api_auth_enabled and not is_loopback(self.host):
+            raise SettingsError(
+                "API_AUTH_ENABLED",
+                f"is false, but HOST is {self.host}: anybody who reaches it could decide gates. "
+                "Leave it true, or serve on 127.0.0.1 only.",
+            )
+
     @property
     def key_pepper(self) -> str | None:
         """Return what hashes of API keys are keyed with: a secret that outlives this process, or nothing."""

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
-from flask import Blueprint, Response, flash, redirect, render_template, request, url_for
+from flask import Blueprint, Response, flash, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
 
 from resume_engine.core.permissions import Permission
-from webapp.accounts import sessions
+from webapp.accounts import sessions, step_up
 from webapp.accounts.forms import PasswordForm
 from webapp.accounts.session_store import RENEWED
-from webapp.accounts.throttle import address_scope, email_scope
 from webapp.extensions import services
 from webapp.permissions import current_actor, requires
 
@@ -75,23 +72,13 @@ def _password_form() -> PasswordForm:
 
 
 def _knows_password(form: PasswordForm) -> bool:
-    """Check the present password, throttled as at the door; a session left open is not enough."""
+    """Check the present password; a session left open is not enough."""
     if not current_user.has_password:
         return True
-    scopes = (email_scope(current_user.email), address_scope(request.remote_addr))
-    wait = services().sessions.reserve_attempt(scopes)
-    if wait is not None:
-        form.current.errors = [f"Too many attempts. Try again in {math.ceil(wait.total_seconds())} seconds."]
-        return False
-    _, stored = services().accounts.credentials(current_user.email) or (None, None)
-    if not services().passwords.matches(stored, form.current.data or ""):
-        services().sessions.record_failure(
-            current_user.email, request.remote_addr, "current password is wrong"
-        )
-        form.current.errors = ["This is not your current password."]
-        return False
-    services().sessions.forget_attempts(*scopes)
-    return True
+    problem = step_up.password_problem(form.current.data or "")
+    if problem is not None:
+        form.current.errors = [problem]
+    return problem is None
 
 
 def _page(form: PasswordForm, status: int = 200) -> Response:

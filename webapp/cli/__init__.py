@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 
 from webapp.cli.dashboard import dashboard
+from webapp.cli.keys import keys
 from webapp.cli.users import users
 
-__all__ = ["dashboard", "users"]
+__all__ = ["dashboard", "keys", "users"]
 
 
 def __getattr__(name: str) -> click.Command:

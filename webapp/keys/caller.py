@@ -10,6 +10,7 @@ from flask import g, request
 from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.permissions import Permission, Role, role_allows
 from resume_engine.core.run import Environment
+from webapp import csrf
 from webapp.demo.run_ids import DEMO_RUN_IDS
 from webapp.errors import AccessDeniedError, KeyMisplacedError, KeyMissingError
 from webapp.extensions import services
@@ -53,6 +54,8 @@ def _identify() -> Caller:
         raise KeyMisplacedError
     settings = services().settings
     if not settings.api_auth_enabled:
+        if not csrf.is_own_site():
+            raise AccessDeniedError("This request came from another site. Nothing was changed.")
         return Caller(actor=Actor(name="anonymous", role=Role.OPERATOR, channel=Channel.API))
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
     text = text.strip()

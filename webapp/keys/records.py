@@ -11,6 +11,7 @@ import re
 import secrets
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Self
 
 from resume_engine.core.actor import Actor, Channel
@@ -20,14 +21,34 @@ from resume_engine.core.run import Environment
 KEY_PATTERN = re.compile(r"re_([a-z0-9]{8})_([A-Za-z0-9_-]{43})")
 _ID_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _WITHOUT_PEPPER = b"resume-engine/api-key/1"
+NO_PEPPER = "none"
 
 
 class KeyRefusedError(Exception):
-    """A key is unknown, over, revoked, or not for this environment; the message says which."""
+    """A key is unknown, over or revoked; the message says which, `key_id` names one that is known."""
+
+    def __init__(self, message: str, *, reason: str, key_id: str | None = None) -> None:
+        self.reason = reason
+        self.key_id = key_id
+        super().__init__(message)
 
 
 class KeyChangeError(Exception):
-    """A key was not made or changed; the message says why, for the person who asked."""
+    """A key was not made or changed; the message says why, for the person who asked, `field` where."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        self.field = field
+        super().__init__(message)
+
+
+class KeyState(StrEnum):
+    """What a key is good for at a moment."""
+
+    LIVE = "live"
+    ENDING = "ending"  # rotated: its successor works already, it still does for a while
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+    FOREIGN = "foreign"  # hashed under another SECRET_KEY than the one of this server
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +65,12 @@ class ApiKey:
     last_used_at: datetime | None = None
     revoked_at: datetime | None = None
     revoked_by: str | None = None
+    replaces: str | None = None  # the key that this one was made to succeed
+    replaced_by: str | None = None
+    is_foreign: bool = False  # cannot be checked here
 
     @classmethod
-    def from_row(cls, row: Any) -> Self:
+    def from_row(cls, row: Any, *, is_foreign: bool = False) -> Self:
         """Return the key held by a row of `api_keys`."""
         return cls(
             key_id=row.key_id,
@@ -61,6 +85,9 @@ class ApiKey:
             last_used_at=row.last_used_at,
             revoked_at=row.revoked_at,
             revoked_by=row.revoked_by,
+            replaces=row.replaces,
+            replaced_by=row.replaced_by,
+            is_foreign=is_foreign,
         )
 
     @property
@@ -68,9 +95,24 @@ class ApiKey:
         """Return the key as the actor of what is done with it."""
         return Actor(name=f"key {self.name} ({self.key_id})", role=self.role, channel=Channel.API)
 
+    @property
+    def label(self) -> str:
+        """Return name and id, as people tell keys apart."""
+        return f"{self.name} ({self.key_id})"
+
+    def state(self, now: datetime) -> KeyState:
+        """Return what the key is good for at the moment `now`."""
+        if self.revoked_at is not None:
+            return KeyState.REVOKED
+        if self.expires_at is not None and now >= self.expires_at:
+            return KeyState.EXPIRED
+        if self.is_foreign:
+            return KeyState.FOREIGN
+        return KeyState.LIVE if self.replaced_by is None else KeyState.ENDING
+
     def is_live(self, now: datetime) -> bool:
         """Return whether the key opens anything at the moment `now`."""
-        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+        return self.state(now) in (KeyState.LIVE, KeyState.ENDING)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,15 +127,19 @@ class KeyHashing:
     @property
     def pepper_id(self) -> str:
         """Return which secret hashes are keyed with, without telling it."""
-        return "none" if self.pepper is None else hashlib.sha256(self._key).hexdigest()[:16]
+        return NO_PEPPER if self.pepper is None else hashlib.sha256(self._key).hexdigest()[:16]
 
     @property
     def _key(self) -> bytes:
         return _WITHOUT_PEPPER if self.pepper is None else b"resume-engine/api-key/" + self.pepper.encode()
 
+    def knows(self, pepper_id: str) -> bool:
+        """Return whether hashes with this pepper can be checked here."""
+        return pepper_id in (NO_PEPPER, self.pepper_id)
+
     def hash(self, secret: str, *, pepper_id: str | None = None) -> str:
         """Return the hash that is stored; `pepper_id` "none" asks for the one without pepper."""
-        key = _WITHOUT_PEPPER if pepper_id == "none" else self._key
+        key = _WITHOUT_PEPPER if pepper_id == NO_PEPPER else self._key
         return hmac.new(key, secret.encode(), hashlib.sha256).hexdigest()
 
 

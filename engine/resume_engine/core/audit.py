@@ -48,7 +48,9 @@ class EventType(StrEnum):
     USER_PASSWORD_CHANGED = "user.password_changed"
     USER_LINK_CREATED = "user.link_created"
     KEY_CREATED = "key.created"
+    KEY_ROTATED = "key.rotated"
     KEY_REVOKED = "key.revoked"
+    KEY_REFUSED = "key.refused"  # written at most every few minutes for one key or address
     AUDIT_EXPORTED = "audit.exported"
     PAYLOAD_REVEALED = "payload.revealed"  # somebody looked at a masked value
 

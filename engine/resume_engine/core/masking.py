@@ -90,7 +90,8 @@ _PATTERNS_SHAPE = [
     re.compile(
         r"\b(?:gh[pousr]_|github_pat_|glpat-|xox[abeoprs]-|[sr]k-|[sr]k_live_|[sr]k_test_|AIza)[A-Za-z0-9_-]{12,}"
     ),
-    re.compile(r"\bre_[a-z]+_[A-Za-z0-9]+_[A-Za-z0-9_-]{16,}"),  # a key of this system's own API
+    # A key of this system's own API, perhaps cut; a random text holds capitals or digits, a name seldom does.
+    re.compile(r"\bre_[a-z0-9]{8}_(?=[a-z_-]{0,15}[A-Z0-9])[A-Za-z0-9_-]{16,}"),
 ]
 _BEARER = re.compile(
     r"(?i)\b(bearer\s+(?!auth|token|scheme|is\b|was\b|must\b)|(?:basic|token)\s+(?=[^\s\"',;]{0,200}[0-9=]))"
@@ -108,7 +109,7 @@ _FLAG = re.compile(r"(?<![A-Za-z0-9_.\-])(--?[A-Za-z][A-Za-z0-9_.\-]{0,120})\s+(
 # Nothing is masked in a text without any of these.
 _SUSPICIOUS = re.compile(
     r"(?i)passw|pwd|pass.?phrase|passcode|\bpw|secret|token|credential|auth|cookie|bearer|basic\s|jwt|otp|cv[vc]|"
-    r"[cx]srf|card.?number|connection.?string|://|eyJ|akia|asia|gh[pousr]_|glpat|github_pat|xox|[sr]k[-_]|aiza|re_[a-z]|"
+    r"[cx]srf|card.?number|connection.?string|://|eyJ|akia|asia|gh[pousr]_|glpat|github_pat|xox|[sr]k[-_]|aiza|re_[a-z0-9]|"
     r"(?:access|account|api|encryption|host|master|private|session|shared|signing|ssh|storage|webhook).?key"
 )
 

@@ -374,6 +374,9 @@ api_keys = Table(
     Column("last_used_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
     Column("revoked_by", String(255)),
+    # A rotation makes a second key; both work until the first one ends.
+    Column("replaces", String(16)),
+    Column("replaced_by", String(16)),
 )
 
 # What was answered to a POST with an Idempotency-Key, so that repeating it changes nothing.
