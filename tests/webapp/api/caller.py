@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,7 +41,7 @@ def without_key(app: Flask) -> ApiClient:
 def caller(app: Flask, role: Role, *, environments: Sequence[str] | None = None) -> ApiClient:
     """Return a caller with a fresh key of this role."""
     made = services(app).keys.create(
-        f"{role}-tests",
+        f"{role}-tests-{secrets.token_hex(4)}",  # keys that work have names of their own
         role,
         actor=SYSTEM,
         environments=[Environment(word) for word in environments] if environments else None,

@@ -158,7 +158,8 @@ class TestList:
         assert cursor is None
 
     @pytest.mark.parametrize(
-        "state", ["pending", "running", "completed", "failed", "blocked", "cleared", "interrupted", "cancelled"]
+        "state",
+        ["pending", "running", "completed", "failed", "blocked", "cleared", "interrupted", "cancelled"],
     )
     def test_states_are_those_of_the_explorer(self, call: Call, runs: RunFactory, state: str) -> None:
         made = runs.every_state()
