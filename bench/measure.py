@@ -16,7 +16,7 @@ from resume_engine.storage.sql_store import SqlCheckpointStore
 
 _WARM_UP_ROUNDS = 2
 _CONTROL = ("BEGIN", "COMMIT", "ROLLBACK")
-_WRITES = ("INSERT ", "UPDATE ", "DELETE ")
+_WRITES = ("INSERT ", "UPDATE ", "DELETE ", "EXECUTE append_step")
 
 
 @dataclass
@@ -110,7 +110,7 @@ def _postgres_hook(seen: Traffic) -> tuple[str, Any]:
     class Cursor(psycopg2.extensions.cursor):  # type: ignore[misc]
         def execute(self, sql: Any, parameters: Any = None) -> None:
             text = sql if isinstance(sql, str) else sql.as_string(self)
-            if not text.startswith((*_CONTROL, "SET ", "SHOW ")) and text != "SELECT 1":
+            if not text.startswith((*_CONTROL, "SET ", "SHOW ", "PREPARE ")) and text != "SELECT 1":
                 seen.statements.append(text)
                 if self.connection.autocommit and any(word in text for word in _WRITES):
                     seen.commits += 1

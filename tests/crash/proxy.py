@@ -19,7 +19,7 @@ Loses = Callable[[int], bool]
 
 def is_write(query: bytes) -> bool:
     """Return whether a query ends a write: a COMMIT, or the statement that appends a step by itself."""
-    return query.startswith((b"COMMIT", b"WITH moved"))
+    return query.startswith((b"COMMIT", b"EXECUTE append_step"))
 
 
 class Proxy:

@@ -19,7 +19,16 @@ class HasEngines(Protocol):
         ...
 
 
+class HoldsConnections(Protocol):
+    """Whatever keeps connections of its own beside an engine's pool."""
+
+    def leave(self) -> object:
+        """Forget the connections, all of them open still, and return them."""
+        ...
+
+
 _stores: WeakSet[HasEngines] = WeakSet()
+_holders: WeakSet[HoldsConnections] = WeakSet()
 _left_to_the_parent: list[Any] = []
 
 
@@ -28,7 +37,13 @@ def renew_connections_in_children(store: HasEngines) -> None:
     _stores.add(store)
 
 
+def leave_connections_in_children(holder: HoldsConnections) -> None:
+    """Let every child that this process forks do without the connections that `holder` keeps."""
+    _holders.add(holder)
+
+
 def _leave_connections() -> None:
+    _left_to_the_parent.extend(holder.leave() for holder in list(_holders))
     for store in list(_stores):
         for engine in store.engines:
             # Kept for ever: closing one here would end the parent's session, or drop its locks on a file.

@@ -15,16 +15,16 @@ from resume_engine.core.clock import as_utc
 from resume_engine.core.errors import InvalidValueError
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.storage.driver import driver_connection
+from resume_engine.storage.driver import TRUSTED_SECONDS, DirectConnections
 from resume_engine.storage.fork_safety import renew_connections_in_children
 from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.sql_store import SqlCheckpointStore, moved_on
-from resume_engine.storage.step_append import PlainAppend
+from resume_engine.storage.step_append import PreparedStatement, Values, values
 
-_TRUSTED_SECONDS = 1.0
 _IDLE_SINCE = "idle_since"
 _MIGRATION_LOCK_ID = 0x7265_7375_6D65  # "resume"
 
+_NOT_OUR_SESSION = ("26000", "42P05")  # a prepared statement that is unknown, or known already
 _DURABLE_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit")
 
 
@@ -48,10 +48,10 @@ class PostgresCheckpointStore(SqlCheckpointStore):
         self._autocommitting = create_engine(
             url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, connect_args=connect
         )
-        self._plain = PlainAppend(
-            engine.dialect,
-            placeholder="%s",
-            lease_end="clock_timestamp() + make_interval(secs => %s)",
+        self._plain = PreparedStatement(lease_end="clock_timestamp() + make_interval(secs => {})")
+        self._prepares = True
+        self._direct = DirectConnections(
+            self._autocommitting, keep=True, ping=self._autocommitting.dialect.do_ping
         )
         _ping_when_idle(self._autocommitting)
         super().__init__(engine, check_schema=check_schema, codec=codec)
@@ -68,6 +68,7 @@ class PostgresCheckpointStore(SqlCheckpointStore):
 
     def close(self) -> None:
         """Release the connections."""
+        self._direct.close()
         self._autocommitting.dispose()
         super().close()
 
@@ -85,15 +86,28 @@ class PostgresCheckpointStore(SqlCheckpointStore):
         return [f"{name} is off" for name, value in found.items() if value == "off"]
 
     def _append_plain(self, change: RunChange, after: RunSummary) -> None:
-        statements = self._plain
-        values = statements.update_values(change, after, change.lease_seconds)
-        with driver_connection(self._autocommitting) as connection:
-            cursor = connection.cursor()
-            cursor.execute(
-                statements.both, values + statements.insert_values(after.run_id, change, self.codec)
-            )
+        given = values(change, after, self.codec, change.lease_seconds, datetime.isoformat)
+
+        def append(connection: Any, cursor: Any, prepared: set[str]) -> None:
+            self._execute_prepared(connection, cursor, prepared, given)
             if cursor.rowcount != 1:
                 raise moved_on(change)
+
+        self._direct.run(append)
+
+    def _execute_prepared(self, connection: Any, cursor: Any, prepared: set[str], given: Values) -> None:
+        statement = self._plain
+        try:
+            if self._prepares and statement.name not in prepared:
+                cursor.execute(statement.prepare)
+                prepared.add(statement.name)
+            cursor.execute(statement.execute if self._prepares else statement.unprepared, given)
+        except connection.Error as error:
+            if error.pgcode not in _NOT_OUR_SESSION:
+                raise
+            # A pooler stands between and gives each statement another session: nothing stays prepared there.
+            self._prepares = False
+            cursor.execute(statement.unprepared, given)
 
     def database_now(self, plus_seconds: float = 0.0) -> Any:
         """Return the server's clock: the only one that all executors share."""
@@ -127,7 +141,7 @@ def _ping_when_idle(engine: Engine) -> None:
     @event.listens_for(engine, "checkout")
     def _ping(connection: Any, record: Any, _: Any) -> None:
         idle_since = record.info.get(_IDLE_SINCE)
-        if idle_since is None or time.monotonic() - idle_since < _TRUSTED_SECONDS:
+        if idle_since is None or time.monotonic() - idle_since < TRUSTED_SECONDS:
             return
         try:
             engine.dialect.do_ping(connection)

@@ -15,12 +15,12 @@ from resume_engine.core.clock import utc_now
 from resume_engine.core.errors import InvalidValueError
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.storage.driver import driver_connection
+from resume_engine.storage.driver import DirectConnections
 from resume_engine.storage.fork_safety import renew_connections_in_children
 from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.schema import UtcDateTime
 from resume_engine.storage.sql_store import SqlCheckpointStore, moved_on
-from resume_engine.storage.step_append import PlainAppend
+from resume_engine.storage.step_append import TwoStatements, sqlite_moment, values
 
 BUSY_TIMEOUT_SECONDS = 15.0
 PAGE_CACHE_KIB = 16_384  # at most, for each connection; SQLite's own 2 MiB hold less than the index of a list
@@ -58,7 +58,9 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
         if url.get_backend_name() != "sqlite":
             raise InvalidValueError("database_url", f"expected sqlite:///..., found {url.drivername}://")
         engine = _create_engine(url)
-        self._plain = PlainAppend(engine.dialect, placeholder="?", lease_end="?")
+        self._plain = TwoStatements()
+        # The one connection of a database in memory is everybody's.
+        self._direct = DirectConnections(engine, keep=not _is_in_memory(url))
         super().__init__(engine, check_schema=check_schema, codec=codec)
         if not _is_in_memory(url):  # which would be lost with its connection
             renew_connections_in_children(self)
@@ -78,20 +80,28 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
 
     def _append_plain(self, change: RunChange, after: RunSummary) -> None:
         statements = self._plain
-        lease_end = statements.moment(utc_now() + timedelta(seconds=change.lease_seconds or 0))
-        with driver_connection(self.engine) as connection:
-            cursor = connection.cursor()
+        lease_end = sqlite_moment(utc_now() + timedelta(seconds=change.lease_seconds or 0))
+        given = values(change, after, self.codec, lease_end, sqlite_moment)
+
+        def append(connection: Any, cursor: Any, _: set[str]) -> None:
             cursor.execute("BEGIN IMMEDIATE")
             try:
-                cursor.execute(statements.update, statements.update_values(change, after, lease_end))
+                cursor.execute(statements.update, statements.update_values(given))
                 if cursor.rowcount != 1:
                     raise moved_on(change)
-                cursor.execute(statements.insert, statements.insert_values(after.run_id, change, self.codec))
+                cursor.execute(statements.insert, statements.insert_values(given))
                 cursor.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     cursor.execute("ROLLBACK")
                 raise
+
+        self._direct.run(append)
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._direct.close()
+        super().close()
 
     def database_now(self, plus_seconds: float = 0.0) -> Any:
         """Return the clock of this host: a SQLite database is used from one host only."""

@@ -1,65 +1,69 @@
 """Append a completed step with as little work as a database allows.
 
 Nearly every write of a workflow is this one: a record that completed, and the counters of its run. It goes
-straight to the driver with statements compiled once; every other change takes the general path of
+straight to the driver with statements made once; every other change takes the general path of
 `sql_store.commit`. Both write the same rows, which a test holds together.
 """
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy.engine.interfaces import Dialect
-
+from resume_engine.core.clock import as_utc
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.step_record import StepKind, StepStatus
 from resume_engine.storage import rows
 from resume_engine.storage.payload_codec import PayloadCodec
-from resume_engine.storage.schema import UtcDateTime
 
-_MOVED = (
-    "updated_at",
-    "version",
-    "change_id",
-    "steps_completed",
-    "next_sequence",
-    "resume_from_index",
-    "in_flight_json",
-    "takeovers",
-)
-_RECORDED = (
-    "run_id",
-    "step_name",
-    "step_index",
-    "input_json",
-    "input_hash",
-    "output_json",
-    "status",
-    "idempotency_key",
-    "timestamp",
-    "sequence",
-    "kind",
-    "attempt",
-    "started_at",
-    "duration_ms",
-    "classified_by",
-    "worker",
-)
+# Column -> the value of `values` it takes, or what it is counted to.
+_MOVED = {
+    "updated_at": "at",
+    "change_id": "change_id",
+    "resume_from_index": "resume_from_index",
+    "in_flight_json": "in_flight",
+    "lease_expires_at": "lease_end",
+}
+_COUNTED = ("version", "steps_completed", "next_sequence")
+_RECORDED = {
+    "run_id": "run_id",
+    "step_name": "step_name",
+    "step_index": "step_index",
+    "input_json": "input",
+    "input_hash": "input_hash",
+    "output_json": "output",
+    "idempotency_key": "key",
+    "timestamp": "at",
+    "sequence": "sequence",
+    "attempt": "attempt",
+    "started_at": "started_at",
+    "duration_ms": "duration_ms",
+    "worker": "worker",
+}
 """What a completed step fills; the columns of failures stay empty."""
+_CONSTANT = {"status": StepStatus.COMPLETED.value, "kind": StepKind.STEP.value}
+_FENCE = {"run_id": "run_id", "version": "version"}
 
 
 def is_plain(change: RunChange, after: RunSummary) -> bool:
     """Return whether a change does nothing but append a completed step to a run that goes on."""
-    before = change.before
+    before, record = change.before, change.record
     return (
-        change.record is not None
-        and change.record.is_completed
+        record is not None
+        and record.status is StepStatus.COMPLETED
+        and record.kind is StepKind.STEP
+        and record.classified_by is None
         and not (change.events or change.decisions)
         and change.initial_input is None
         and change.metadata is None
         and change.workflow is None
         and change.lease_seconds is not None
+        and record.timestamp == after.updated_at
+        and record.sequence == before.next_sequence
+        and after.next_sequence == before.next_sequence + 1
+        and after.steps_completed == before.steps_completed + 1
         and before.failure is None
         and after.failure is None
         and before.status is after.status
@@ -67,6 +71,7 @@ def is_plain(change: RunChange, after: RunSummary) -> bool:
         and before.cleared_by is after.cleared_by
         and before.retry_at is None
         and after.retry_at is None
+        and before.takeovers == after.takeovers
         and before.lease_owner == after.lease_owner
         and before.lease_token == after.lease_token
         and before.steps_total == after.steps_total
@@ -74,77 +79,113 @@ def is_plain(change: RunChange, after: RunSummary) -> bool:
     )
 
 
-class PlainAppend:
-    """Hold the statements of one dialect; `parameters` gives their values in order."""
+Values = dict[str, Any]
 
-    def __init__(self, dialect: Dialect, *, placeholder: str, lease_end: str) -> None:
-        """Compile for a dialect; `lease_end` is the SQL for "so many seconds from now"."""
-        self._convert = _date_converter(dialect)
-        moved = ", ".join(
-            [*(f"{name} = {placeholder}" for name in _MOVED), f"lease_expires_at = {lease_end}"]
-        )
-        self.update = f"UPDATE runs SET {moved} WHERE run_id = {placeholder} AND version = {placeholder}"
-        columns = ", ".join(f'"{name}"' for name in _RECORDED)
-        values = ", ".join(placeholder for _ in _RECORDED)
-        self.insert = f"INSERT INTO step_records ({columns}) VALUES ({values})"
-        # One statement, hence one round trip and one commit; it inserts nothing when the run moved on.
-        self.both = (
-            f"WITH moved AS ({self.update} RETURNING run_id) "
-            f"INSERT INTO step_records ({columns}) SELECT {values} FROM moved"
-        )
 
-    def update_values(self, change: RunChange, after: RunSummary, lease_end: Any) -> list[Any]:
-        """Return the values of `update`, in order; `lease_end` is what its placeholder stands for."""
-        return [
-            self._convert(after.updated_at),
-            after.version,
-            after.change_id,
-            after.steps_completed,
-            after.next_sequence,
-            after.resume_from_index,
-            rows.in_flight_text(after.in_flight),
-            after.takeovers,
-            lease_end,
-            after.run_id,
-            change.before.version,
-        ]
+def values(
+    change: RunChange,
+    after: RunSummary,
+    codec: PayloadCodec,
+    lease_end: Any,
+    moment: Callable[[datetime], str],
+) -> Values:
+    """Return what the statements take, by name; `lease_end` is what their expression for it needs."""
+    record = change.record
+    assert record is not None  # is_plain was asked before
+    return {
+        "run_id": after.run_id,
+        "version": change.before.version,
+        "at": moment(record.timestamp),
+        "change_id": after.change_id,
+        "resume_from_index": after.resume_from_index,
+        "in_flight": rows.in_flight_text(after.in_flight),
+        "lease_end": lease_end,
+        "step_name": record.step_name,
+        "step_index": record.step_index,
+        "input": rows.input_column(record, codec),
+        "input_hash": record.input_hash,
+        "output": rows.output_column(record, codec),
+        "key": record.idempotency_key,
+        "sequence": record.sequence,
+        "attempt": record.attempt,
+        "started_at": None if record.started_at is None else moment(record.started_at),
+        "duration_ms": record.duration_ms,
+        "worker": record.worker,
+    }
 
-    def moment(self, moment: datetime) -> Any:
-        """Return a moment as the driver takes it."""
-        return self._convert(moment)
 
-    def insert_values(self, run_id: str, change: RunChange, codec: PayloadCodec) -> list[Any]:
+def sqlite_moment(moment: datetime) -> str:
+    """Return a moment as the SQLite schema keeps it: UTC without a zone."""
+    utc = moment if moment.tzinfo is UTC else as_utc(moment)
+    return utc.isoformat(" ", "microseconds")[:26]
+
+
+class TwoStatements:
+    """An update and an insert, each with its values in order, for a driver that counts places."""
+
+    def __init__(self) -> None:
+        self.update = f"UPDATE runs SET {_assignments(_place)} WHERE {_fence(_place)}"
+        self._update_order = (*_MOVED.values(), *_FENCE.values())
+        self.insert = _insert(_place, "VALUES ({})")
+        self._insert_order = tuple(_RECORDED.values())
+
+    def update_values(self, given: Values) -> Sequence[Any]:
+        """Return the values of `update`, in order."""
+        return [given[name] for name in self._update_order]
+
+    def insert_values(self, given: Values) -> Sequence[Any]:
         """Return the values of `insert`, in order."""
-        record = change.record
-        assert record is not None  # is_plain was asked before
-        return [
-            run_id,
-            record.step_name,
-            record.step_index,
-            rows.input_column(record, codec),
-            record.input_hash,
-            rows.output_column(record, codec),
-            record.status.value,
-            record.idempotency_key,
-            self._convert(record.timestamp),
-            record.sequence,
-            record.kind.value,
-            record.attempt,
-            self._convert(record.started_at),
-            record.duration_ms,
-            record.classified_by,
-            record.worker,
-        ]
+        return [given[name] for name in self._insert_order]
 
 
-def _date_converter(dialect: Dialect) -> Any:
-    """Return the function that turns a moment into what SQLAlchemy would hand to the driver."""
-    kind = UtcDateTime()
-    process = kind.dialect_impl(dialect).bind_processor(dialect)
+class PreparedStatement:
+    """Both in one statement, prepared once a connection: one round trip, one commit, and no planning.
 
-    def convert(moment: datetime | None) -> Any:
-        if moment is None:
-            return None
-        return process(moment) if process is not None else moment
+    It inserts nothing when the run moved on.
+    """
 
-    return convert
+    name = "append_step"
+
+    def __init__(self, *, lease_end: str) -> None:
+        """Write it down; `lease_end` is the SQL for "so many seconds from now"."""
+        order: list[str] = []
+
+        def numbered(name: str) -> str:
+            if name not in order:
+                order.append(name)
+            at = f"${order.index(name) + 1}"
+            return lease_end.format(at) if name == "lease_end" else at
+
+        def named(name: str) -> str:
+            at = f"%({name})s"
+            return lease_end.format(at) if name == "lease_end" else at
+
+        self.prepare = f"PREPARE {self.name} AS {_both(numbered)}"
+        self.execute = f"EXECUTE {self.name} ({', '.join(f'%({name})s' for name in order)})"
+        self.unprepared = _both(named)
+
+
+def _both(place: Callable[[str], str]) -> str:
+    moved = f"UPDATE runs SET {_assignments(place)} WHERE {_fence(place)} RETURNING run_id"
+    return f"WITH moved AS ({moved}) {_insert(place, 'SELECT {} FROM moved')}"
+
+
+def _place(_: str) -> str:
+    return "?"
+
+
+def _assignments(place: Callable[[str], str]) -> str:
+    moved = [f"{column} = {place(name)}" for column, name in _MOVED.items()]
+    return ", ".join([*moved, *(f"{column} = {column} + 1" for column in _COUNTED)])
+
+
+def _fence(place: Callable[[str], str]) -> str:
+    return " AND ".join(f"{column} = {place(name)}" for column, name in _FENCE.items())
+
+
+def _insert(place: Callable[[str], str], form: str) -> str:
+    columns = ", ".join(f'"{name}"' for name in (*_RECORDED, *_CONSTANT))
+    given = ", ".join(
+        [*(place(name) for name in _RECORDED.values()), *(f"'{c}'" for c in _CONSTANT.values())]
+    )
+    return f"INSERT INTO step_records ({columns}) {form.format(given)}"

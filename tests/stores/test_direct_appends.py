@@ -1,0 +1,62 @@
+"""The way of a completed step past the pool: connections that are kept, a statement that stays prepared."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.step_record import StepRecord
+from resume_engine.storage.open_store import open_store
+from resume_engine.storage.sql_store import SqlCheckpointStore
+from tests.stores.changes import change, completed, new_run, summary
+
+
+def append(store: SqlCheckpointStore, run: RunSummary) -> RunSummary:
+    """Append the next step of a run by the short way."""
+    record: StepRecord = completed(run.next_sequence)
+    return store.commit(change(run, record, lease_seconds=30))
+
+
+def test_a_session_that_forgot_the_statement_loses_nothing(postgres_url: str) -> None:
+    with open_store(postgres_url) as store:
+        run = append(store, new_run(store))
+        # What a pooler does that gives the next transaction another session.
+        store._direct.run(lambda connection, cursor, prepared: cursor.execute("DEALLOCATE ALL"))  # type: ignore[attr-defined]
+        for _ in range(3):
+            run = append(store, run)
+        assert summary(store).steps_completed == 4
+        assert [record.sequence for record in store.iter_steps("run-1")] == [0, 1, 2, 3]
+
+
+def test_a_session_that_knows_the_statement_already_is_used(postgres_url: str) -> None:
+    with open_store(postgres_url) as store:
+        run = append(store, new_run(store))
+        store._direct.run(lambda connection, cursor, prepared: prepared.clear())  # type: ignore[attr-defined]
+        assert append(store, run).steps_completed == 2
+        assert len(list(store.iter_steps("run-1"))) == 2
+
+
+def test_a_connection_that_was_cut_is_replaced(postgres_url: str) -> None:
+    with open_store(postgres_url) as store:
+        run = append(store, new_run(store))
+        with store.writing() as conn:
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            conn.execute(text(f"{others} AND datname = current_database()"))
+        assert append(store, run).steps_completed == 2
+        assert len(list(store.iter_steps("run-1"))) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_does_not_speak_on_a_kept_connection(tmp_path: Path) -> None:
+    with open_store(f"sqlite:///{tmp_path / 'x.db'}") as store:
+        run = append(store, new_run(store))
+        child = os.fork()
+        if child == 0:
+            os._exit(len(store._direct._idle))  # type: ignore[attr-defined]
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert len(store._direct._idle) == 1, "the parent keeps its own"  # type: ignore[attr-defined]
+        assert append(store, run).steps_completed == 2
