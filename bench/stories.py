@@ -21,6 +21,7 @@ from resume_engine.core import clock
 from resume_engine.core.decisions import DecisionKind, DecisionRequest, decide
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.idempotency import hash_input
+from resume_engine.core.policy import NO_POLICY
 from resume_engine.core.resume_gates import required_actions
 from resume_engine.core.run import Environment, Run, RunStatus
 from resume_engine.core.step import Step
@@ -170,7 +171,11 @@ class StoryTeller:
         result = {"refund_id": "r-20931"} if kind is DecisionKind.COMPENSATION else None
         note = "Checked with the team; see the case file."
         actor = self._rng.choice(PEOPLE)
-        decide(self._store, DecisionRequest(run_id=run_id, kind=kind, actor=actor, note=note, result=result))
+        decide(
+            self._store,
+            DecisionRequest(run_id=run_id, kind=kind, actor=actor, note=note, result=result),
+            NO_POLICY,
+        )
 
     def _work(self, problem: BaseException | None) -> Any:
         def work(state: Row, key: str) -> Row:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from flask import Flask, current_app
 
 from resume_engine.core.checkpoint_store import ResumeEngine
+from resume_engine.core.policy import NO_POLICY, Policy
+from resume_engine.core.policy_file import read_policy
 from resume_engine.storage.audit_queries import AuditQueries
 from resume_engine.storage.gate_queries import GateQueries
 from resume_engine.storage.run_queries import RunQueries
@@ -35,11 +37,12 @@ class Services:
 
 
 def register(app: Flask, settings: Settings, store: SqlCheckpointStore) -> None:
-    """Attach the services to `app`."""
+    """Attach the services to `app`; raise `PolicyFileError` for a policy that cannot be used."""
+    policy = read_policy(settings.policy_file) if settings.policy_file else NO_POLICY
     app.extensions[_KEY] = Services(
         settings=settings,
         store=store,
-        engine=ResumeEngine(store),
+        engine=ResumeEngine(store, policy=policy),
         accounts=AccountStore(store),
         sessions=SessionStore(store),
         passwords=Passwords(settings.password_cost),
@@ -61,6 +64,11 @@ def current_settings() -> Settings:
 def current_store() -> SqlCheckpointStore:
     """Return the store of the current application."""
     return services().store
+
+
+def current_policy() -> Policy:
+    """Return who may decide what in the current application."""
+    return current_engine().policy
 
 
 def current_engine() -> ResumeEngine:

@@ -158,6 +158,7 @@ EVENTS: dict[str, str] = {
     "gate.approved": "approved",
     "gate.prod_resume_ack": "acknowledged a prod resume",
     "gate.rejected": "rejected the run",
+    "gate.expired": "found a decision over: the gate is closed again",
     "gate.refused": "was refused a decision",
     "auth.signed_in": "signed in",
     "auth.sign_in_failed": "failed to sign in",

@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from urllib.parse import urlsplit
 
+from resume_engine.core.errors import PolicyFileError
 from resume_engine.core.permissions import Role
+from resume_engine.core.policy_file import POLICY_VARIABLE, read_policy
 from resume_engine.storage.open_store import DEFAULT_DATABASE_URL
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -63,6 +65,7 @@ class Settings:
     api_keys: Mapping[str, Role] = field(default_factory=dict, repr=False)
     demo_operator_key: str | None = field(default=None, repr=False)  # decides on the demo runs only
     demo_mode: bool = False
+    policy_file: str | None = None  # who may decide what; None: operators and admins, each alone
 
     def __post_init__(self) -> None:
         """Refuse what is only dangerous together."""
@@ -114,6 +117,7 @@ class Settings:
             api_keys=_read(given, "API_KEYS_JSON", _keys, {}),
             demo_operator_key=_read(given, "DEMO_OPERATOR_KEY", _key, None),
             demo_mode=_read(given, "DEMO_MODE", _boolean, cls.demo_mode),
+            policy_file=_read(given, POLICY_VARIABLE, _policy_file, None),
         )
 
 
@@ -141,6 +145,14 @@ def _port(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65_536:
         raise ValueError(f"is {text!r}; expected a number from 1 to 65535")
     return int(text)
+
+
+def _policy_file(text: str) -> str:
+    try:
+        read_policy(text)
+    except PolicyFileError as problem:
+        raise ValueError(f"cannot be used. {problem}") from None
+    return text
 
 
 def _hops(text: str) -> int:

@@ -14,6 +14,7 @@ from resume_engine.core.clock import utc_now
 from resume_engine.core.decisions import DecisionKind, DecisionRequest, decide
 from resume_engine.core.errors import AlreadyDecidedError, ResumeBlockedError, RunBusyError
 from resume_engine.core.failure_classifier import PartialStepError, TransientStepError
+from resume_engine.core.policy import NO_POLICY
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.retry import Backoff, RetryPolicy
 from resume_engine.core.run import RunStatus
@@ -139,7 +140,7 @@ def test_a_decision_made_meanwhile_wins_and_the_record_is_kept(
     run_id = runs.blocked("partial").run_id
 
     def undo(_state: State, _key: str) -> State:
-        decide(store, DecisionRequest(run_id=run_id, kind=DecisionKind.COMPENSATION, actor=OLGA))
+        decide(store, DecisionRequest(run_id=run_id, kind=DecisionKind.COMPENSATION, actor=OLGA), NO_POLICY)
         with pytest.raises(RunBusyError):  # not before the compensation is over
             ResumeEngine(store).resume(run_id, steps(3))
         return {"undone": True}

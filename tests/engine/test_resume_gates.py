@@ -115,6 +115,8 @@ def test_a_blocker_says_everything_about_the_failure() -> None:
         "failure_key": "1:1",
         "message": "invalid API key",
         "required_action": "human_approval",
+        "approvals_needed": 1,
+        "approvals_given": 0,
     }
 
 

@@ -21,6 +21,7 @@ from resume_engine.core.errors import (
     RunNotFoundError,
 )
 from resume_engine.core.permissions import Role
+from resume_engine.core.policy import NO_POLICY
 from resume_engine.core.run import Environment, RunStatus
 from resume_engine.core.step_record import FailureClassification
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -46,7 +47,7 @@ def blocked(
 
 def test_a_decision_is_a_row_and_an_event_and_opens_the_gate(store: SqlCheckpointStore) -> None:
     blocked(store)
-    run, decided = decide(store, request(note="key rotated", failure_key="0:0"))
+    run, decided = decide(store, request(note="key rotated", failure_key="0:0"), NO_POLICY)
     assert run == summary(store)
     assert (run.status, run.blocked_by, run.cleared_by) == (RunStatus.PAUSED, (), OLGA.name)
     [stored] = store.list_decisions("run-1")
@@ -64,11 +65,11 @@ def test_a_decision_is_a_row_and_an_event_and_opens_the_gate(store: SqlCheckpoin
 
 def test_decisions_are_listed_oldest_first_and_by_failure(store: SqlCheckpointStore) -> None:
     blocked(store, environment=Environment.PROD)
-    decide(store, request())
-    decide(store, request(DecisionKind.PROD_RESUME_ACK))
+    decide(store, request(), NO_POLICY)
+    decide(store, request(DecisionKind.PROD_RESUME_ACK), NO_POLICY)
     run = store.commit(change(summary(store), failed(1, index=0)))
     assert run.blocked_by
-    decide(store, request(failure_key="0:1"))
+    decide(store, request(failure_key="0:1"), NO_POLICY)
     assert [(d.failure_key, d.kind.value) for d in store.list_decisions("run-1")] == [
         ("0:0", "human_approval"),
         ("0:0", "prod_resume_ack"),
@@ -89,7 +90,7 @@ def test_of_fifty_deciding_at_once_the_first_wins(store: SqlCheckpointStore, rou
         actor = replace(OLGA, name=f"operator {number}")
         together.wait()
         try:
-            decide(store, request(kinds[number], actor))
+            decide(store, request(kinds[number], actor), NO_POLICY)
         except AlreadyDecidedError as refusal:
             return f"refused: {refusal.decision.actor} {refusal.decision.kind}"
         return f"won: {actor.name} {kinds[number]}"
@@ -114,7 +115,7 @@ def test_of_two_gates_each_is_decided_once_by_many(store: SqlCheckpointStore) ->
     def act(number: int) -> str:
         together.wait()
         try:
-            decide(store, request(kinds[number], replace(OLGA, name=f"operator {number}")))
+            decide(store, request(kinds[number], replace(OLGA, name=f"operator {number}")), NO_POLICY)
         except AlreadyDecidedError:
             return "refused"
         return kinds[number].value
@@ -129,7 +130,7 @@ def test_a_refusal_is_an_event_and_changes_nothing_else(store: SqlCheckpointStor
     blocked(store)
     before = summary(store)
     with pytest.raises(NothingToDecideError):
-        decide(store, request(DecisionKind.COMPENSATION))
+        decide(store, request(DecisionKind.COMPENSATION), NO_POLICY)
     assert summary(store) == before and store.list_decisions("run-1") == []
     event = store.list_events("run-1")[-1]
     assert (event.event_type, event.actor) == ("gate.refused", OLGA.name)
@@ -141,38 +142,38 @@ def test_a_refusal_is_an_event_and_changes_nothing_else(store: SqlCheckpointStor
 def test_a_role_that_may_not_decide_is_refused(store: SqlCheckpointStore, role: Role) -> None:
     blocked(store)
     with pytest.raises(DecisionNotAllowedError, match="operator"):
-        decide(store, request(actor=replace(OLGA, role=role)))
+        decide(store, request(actor=replace(OLGA, role=role)), NO_POLICY)
     assert summary(store).blocked_by
     assert store.list_events("run-1")[-1].payload["reason"] == "DecisionNotAllowedError"
 
 
 def test_a_page_that_is_out_of_date_decides_nothing(store: SqlCheckpointStore) -> None:
     blocked(store)
-    decide(store, request())
+    decide(store, request(), NO_POLICY)
     run = store.commit(change(summary(store), failed(1, index=0)))
     with pytest.raises(AlreadyDecidedError, match=r"by olga@example.com"):
-        decide(store, request(failure_key="0:0"))
+        decide(store, request(failure_key="0:0"), NO_POLICY)
     with pytest.raises(FailureMovedOnError, match=r"was for failure 0:7, its current failure is 0:1"):
-        decide(store, request(failure_key="0:7"))
+        decide(store, request(failure_key="0:7"), NO_POLICY)
     assert summary(store) == run
 
 
 def test_a_decision_after_the_run_went_on_is_refused(store: SqlCheckpointStore) -> None:
     blocked(store)
-    decide(store, request())
+    decide(store, request(), NO_POLICY)
     store.commit(change(summary(store), completed(1, index=0)))
     with pytest.raises(AlreadyDecidedError, match=r"by olga@example.com"):
-        decide(store, request(failure_key="0:0"))
+        decide(store, request(failure_key="0:0"), NO_POLICY)
     with pytest.raises(NothingToDecideError, match="no open failure"):
-        decide(store, request())
+        decide(store, request(), NO_POLICY)
 
 
 def test_an_unknown_run_is_not_found_and_leaves_no_event(store: SqlCheckpointStore) -> None:
     for unknown in ("none", "nul\x00", "x" * 5_000):
         with pytest.raises(RunNotFoundError):
-            decide(store, request(run_id=unknown))
+            decide(store, request(run_id=unknown), NO_POLICY)
         with pytest.raises(RunNotFoundError):
-            decide(store, request(run_id=unknown, actor=replace(OLGA, role=Role.AUDITOR)))
+            decide(store, request(run_id=unknown, actor=replace(OLGA, role=Role.AUDITOR)), NO_POLICY)
     assert store.list_events("none") == []
 
 
@@ -201,7 +202,7 @@ def test_a_request_that_cannot_be_kept_names_its_field(
     blocked(store)
     before = summary(store)
     with pytest.raises(DecisionInputError, match=f"^{field}: "):
-        decide(store, request(**fields))
+        decide(store, request(**fields), NO_POLICY)
     assert summary(store) == before and store.list_decisions("run-1") == []
     assert store.list_events("run-1")[-1].event_type == "gate.refused"
 
@@ -210,9 +211,9 @@ def test_the_gates_of_two_branches_are_opened_one_after_the_other(store: SqlChec
     run = store.commit(change(new_run(store), failed(0)))
     run = store.commit(change(run, failed(1, FailureClassification.PARTIAL)))
     assert [action.value for action in run.blocked_by] == ["human_approval"]
-    run, _ = decide(store, request())
+    run, _ = decide(store, request(), NO_POLICY)
     assert [action.value for action in run.blocked_by] == ["compensation"]
     assert run.failure is not None and run.failure.key == "1:1"
     assert run.status is RunStatus.FAILED
-    run, _ = decide(store, request(DecisionKind.COMPENSATION))
+    run, _ = decide(store, request(DecisionKind.COMPENSATION), NO_POLICY)
     assert (run.status, run.blocked_by) == (RunStatus.PAUSED, ())

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from resume_engine.core.decisions import DecisionKind, DecisionRequest, decide
+from resume_engine.core.policy import NO_POLICY
 from resume_engine.core.resume_gates import required_actions
 from resume_engine.core.run import Environment, RunStatus
 from resume_engine.core.step_record import FailureClassification
@@ -44,14 +45,14 @@ def test_a_run_is_taken_once_all_its_gates_are_open(store: SqlCheckpointStore) -
     fail(store, "run-1", FailureClassification.PARTIAL, environment=Environment.PROD)
     for action in required_actions(FailureClassification.PARTIAL, Environment.PROD):
         assert found(store) == []
-        decide(store, DecisionRequest(run_id="run-1", kind=DecisionKind(action.value), actor=OLGA))
+        decide(store, DecisionRequest(run_id="run-1", kind=DecisionKind(action.value), actor=OLGA), NO_POLICY)
     assert found(store) == ["run-1"]
 
 
 def test_a_failure_waits_for_its_time_and_a_cleared_run_does_not(store: SqlCheckpointStore) -> None:
     fail(store, "failed")
     fail(store, "cleared", FailureClassification.PERMANENT)
-    decide(store, DecisionRequest(run_id="cleared", kind=DecisionKind.HUMAN_APPROVAL, actor=OLGA))
+    decide(store, DecisionRequest(run_id="cleared", kind=DecisionKind.HUMAN_APPROVAL, actor=OLGA), NO_POLICY)
     earlier = NOON - timedelta(seconds=1)
     assert found(store, failed_before=earlier) == ["cleared"]
     assert sorted(found(store)) == ["cleared", "failed"]

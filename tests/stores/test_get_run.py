@@ -9,6 +9,7 @@ from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import update
 
 from resume_engine.core.run import RunStatus
+from resume_engine.core.run_change import RunChange
 from resume_engine.core.step_record import StepStatus
 from resume_engine.storage.schema import runs
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -51,10 +52,8 @@ def test_an_empty_output_is_not_no_output(store: SqlCheckpointStore) -> None:
 
 def test_decisions_are_seen_in_the_metadata(store: SqlCheckpointStore) -> None:
     run = store.commit(change(new_run(store, metadata={"a": 1}), failed(0)))
-    approved = change(run, completed(1, index=0))
-    store.commit(
-        type(approved)(before=run, after=run, decisions=(decision(), decision(failure_key="0:9", note="n")))
-    )
+    made = (decision(), decision(failure_key="0:9", note="n"))
+    store.commit(RunChange(before=run, after=run.evolve(blocked_by=()), decisions=made))
     found = store.get_run("run-1")
     assert found is not None
     assert found.metadata["a"] == 1

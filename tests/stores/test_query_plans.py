@@ -184,7 +184,7 @@ def test_a_family_of_events_is_one_walk_for_each_kind(filled: SqlCheckpointStore
     [statement] = sent_by(filled, lambda: AuditQueries(filled).list_events(EventFilter(kind="gate.")))
 
     assert not any(problem.startswith("reads all") for problem in statement.problems()), statement.plan
-    assert statement.plan.count("ix_audit_events_type") == 5
+    assert statement.plan.count("ix_audit_events_type") == 6
 
 
 def test_the_latest_events_walk_an_index(filled: SqlCheckpointStore) -> None:

@@ -12,7 +12,7 @@ from resume_engine.core.permissions import Permission
 from webapp.api import conditions, one_run
 from webapp.api.resource import resource
 from webapp.api.shapes import Acknowledge, Approve, Compensate, Problem, RunPath, RunStatusAnswer
-from webapp.extensions import current_store
+from webapp.extensions import current_policy, current_store
 from webapp.permissions import current_actor, requires
 
 
@@ -41,13 +41,25 @@ def compensate(path: RunPath, body: Compensate) -> Response:
 @requires(Permission.GATES_DECIDE)
 def approve(path: RunPath, body: Approve) -> Response:
     """Approve that the step of a permanent failure runs again; 400 when there is nothing to approve."""
-    return _decide(path, DecisionKind.HUMAN_APPROVAL, note=body.note, failure_key=body.failure_key)
+    return _decide(
+        path,
+        DecisionKind.HUMAN_APPROVAL,
+        note=body.note,
+        failure_key=body.failure_key,
+        display_name=body.approved_by,
+    )
 
 
 @requires(Permission.GATES_DECIDE)
 def ack_prod_resume(path: RunPath, body: Acknowledge) -> Response:
     """Acknowledge that a run in prod is resumed; 400 on a run that is not in prod."""
-    return _decide(path, DecisionKind.PROD_RESUME_ACK, note=body.note, failure_key=body.failure_key)
+    return _decide(
+        path,
+        DecisionKind.PROD_RESUME_ACK,
+        note=body.note,
+        failure_key=body.failure_key,
+        display_name=body.acknowledged_by,
+    )
 
 
 def _decide(path: RunPath, kind: DecisionKind, *, failure_key: str | None, **given: Any) -> Response:
@@ -57,5 +69,5 @@ def _decide(path: RunPath, kind: DecisionKind, *, failure_key: str | None, **giv
     request = DecisionRequest(
         run_id=run.run_id, kind=kind, actor=current_actor(), failure_key=failure_key, **given
     )
-    decided, _ = decide(current_store(), request)
+    decided, _ = decide(current_store(), request, current_policy())
     return conditions.answer(one_run.status_answer(decided), decided)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from resume_engine.core.errors import RunNotFoundError
+from resume_engine.core.gate_progress import blockers_now
 from resume_engine.core.masking import mask_text, mask_value
 from resume_engine.core.permissions import Permission
 from resume_engine.core.resume_gates import ResumeBlocker
 from resume_engine.core.run import RunStatus
-from resume_engine.core.run_summary import RunSummary, blockers_of
-from webapp.extensions import current_store, run_queries
+from resume_engine.core.run_summary import RunSummary
+from webapp.extensions import current_policy, current_store, run_queries
 from webapp.keys.caller import assert_may_touch, current_caller
 
 
@@ -33,7 +34,7 @@ def sees_secrets() -> bool:
 
 def status_answer(run: RunSummary) -> dict[str, Any]:
     """Return what `GET /runs/{id}/status` and every change of a run answer."""
-    blockers = blockers_of(run)
+    blockers = blockers_now(current_store(), run, current_policy())
     return {
         "run_id": run.run_id,
         "workflow_name": run.workflow_name,
@@ -42,7 +43,7 @@ def status_answer(run: RunSummary) -> dict[str, Any]:
         "steps_completed": run.steps_completed,
         "last_completed_step": run_queries().last_completed_index(run),
         "resume_from_index": run.resume_from_index,
-        "can_resume": can_resume(run),
+        "can_resume": not blockers and can_resume(run),
         "resume_blockers": [blocker_answer(blocker) for blocker in blockers],
     }
 

@@ -91,6 +91,8 @@ class Blocker(BaseModel):
     failure_key: str
     message: str
     required_action: str
+    approvals_needed: int
+    approvals_given: int
 
 
 class RunStatusAnswer(BaseModel):

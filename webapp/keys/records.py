@@ -14,7 +14,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
 
-from resume_engine.core.actor import Actor, Channel
+from resume_engine.core.actor import Actor, Channel, key_actor_name
 from resume_engine.core.permissions import Role
 from resume_engine.core.run import Environment
 
@@ -93,7 +93,7 @@ class ApiKey:
     @property
     def actor(self) -> Actor:
         """Return the key as the actor of what is done with it."""
-        return Actor(name=f"key {self.name} ({self.key_id})", role=self.role, channel=Channel.API)
+        return Actor(name=key_actor_name(self.name, self.key_id), role=self.role, channel=Channel.API)
 
     @property
     def label(self) -> str:

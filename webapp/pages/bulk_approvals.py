@@ -18,7 +18,7 @@ from resume_engine.core.permissions import Permission
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.keyset import Page
-from webapp.extensions import current_store, run_queries
+from webapp.extensions import current_policy, current_store, run_queries
 from webapp.pages import gate_list
 from webapp.pages.conflict_words import explain
 from webapp.pages.decision_forms import BULK_LIMIT, BulkApprovalForm
@@ -78,7 +78,7 @@ def _approve_one(run_id: str, key: str, note: str | None) -> Result:
         run_id=run_id, kind=DecisionKind.HUMAN_APPROVAL, actor=actor, failure_key=key, note=note
     )
     try:
-        run, _ = decide(current_store(), wanted)
+        run, _ = decide(current_store(), wanted, current_policy())
         return Result(run_id=run_id, failure_key=key, run=run)
     except RunNotFoundError:
         problem = "There is no such run. Nothing was changed."

@@ -16,7 +16,7 @@ from resume_engine.core.errors import (
     RunNotFoundError,
 )
 from resume_engine.core.permissions import Permission
-from webapp.extensions import current_store
+from webapp.extensions import current_policy, current_store
 from webapp.htmx import is_htmx
 from webapp.pages.conflict_words import explain
 from webapp.pages.decision_forms import FORM_OF_KIND, DecisionForm
@@ -38,7 +38,7 @@ def record(run_id: str, kind: str) -> ResponseReturnValue:
     if not form.validate():
         return _refused(form, 422)
     try:
-        decide(current_store(), form.request(current_actor()))
+        decide(current_store(), form.request(current_actor()), current_policy())
     except DecisionInputError as mistake:
         form.blame(mistake)
         return _refused(form, 422)

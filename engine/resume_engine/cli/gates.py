@@ -13,6 +13,7 @@ from resume_engine.cli.person import as_option, person
 from resume_engine.cli.printing import moment, next_step, one_line, table
 from resume_engine.cli.runs import choice, commands_for, summary_json
 from resume_engine.core.decisions import DecisionKind, DecisionRequest, decide
+from resume_engine.core.policy_file import policy_from_environment
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, RunStatus
 from resume_engine.core.run_summary import RunSummary
@@ -154,8 +155,9 @@ def _decide(
     request = DecisionRequest(
         run_id=run_id, kind=kind, actor=person(name), failure_key=failure_key, note=note, result=result
     )
+    policy = policy_from_environment()
     with opened(database) as store:
-        run, decision = decide(store, request)
+        run, decision = decide(store, request, policy)
     click.echo(
         f"{_DONE[kind]}: run {one_line(run_id)}, failure {one_line(decision.failure_key)}, "
         f"by {one_line(decision.actor)} at {moment(decision.decided_at)}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -30,3 +31,16 @@ class Actor:
 
 ENGINE_ACTOR = Actor(name="engine", role=Role.RUNNER, channel=Channel.LIBRARY)
 """The executor itself, when nobody else is named."""
+
+_KEY_NAME = re.compile(r"key .* \(([a-z0-9]{8})\)", re.DOTALL)
+
+
+def key_actor_name(name: str, key_id: str) -> str:
+    """Return the name under which a key acts."""
+    return f"key {name} ({key_id})"
+
+
+def key_id_of(actor_name: str) -> str | None:
+    """Return the id of the key that acts under a name, None for every other name."""
+    found = _KEY_NAME.fullmatch(actor_name)
+    return found.group(1) if found else None

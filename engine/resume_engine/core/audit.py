@@ -35,6 +35,7 @@ class EventType(StrEnum):
     GATE_APPROVED = "gate.approved"
     GATE_PROD_RESUME_ACK = "gate.prod_resume_ack"
     GATE_REJECTED = "gate.rejected"
+    GATE_EXPIRED = "gate.expired"  # nobody resumed the run in time: the gate is closed again
     GATE_REFUSED = "gate.refused"  # an attempt to decide that was not accepted
     AUTH_SIGNED_IN = "auth.signed_in"
     AUTH_SIGN_IN_FAILED = "auth.sign_in_failed"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from resume_engine.core.decisions import DecisionKind, DecisionRequest, check_request, decide
+from resume_engine.core.decisions import DecisionKind, DecisionRequest, decide, rehearse
 from resume_engine.core.errors import InvalidValueError, NothingToDecideError, WorkflowMismatchError
 from resume_engine.core.idempotency import generate_idempotency_key
 from resume_engine.core.payload import payload_hash
@@ -23,7 +23,11 @@ _NAME_MAX_CHARACTERS = 255
 
 
 def compensate(
-    executor: Executor, run_id: str, given: StepCallable | Sequence[Step], input_data: dict[str, Any] | None
+    executor: Executor,
+    run_id: str,
+    given: StepCallable | Sequence[Step],
+    input_data: dict[str, Any] | None,
+    note: str | None = None,
 ) -> StepRecord:
     """Execute the compensation of the failed step, given or found in the steps given, and open its gate."""
     run = executor.require(run_id)
@@ -38,8 +42,10 @@ def compensate(
         kind=DecisionKind.COMPENSATION,
         actor=executor.actor(Role.OPERATOR),
         failure_key=failure.key,
+        note=note,
+        step_sequence=run.next_sequence,
     )
-    check_request(request)
+    rehearse(executor.store, request, executor.policy)
     index, since = failure.step_index, failure.sequence
     name = name_of(executor.store, run_id, failure.step_name, index, input_data, since)
     if callable(given):
@@ -47,7 +53,8 @@ def compensate(
     else:
         step = as_step(step_at(run_id, given, index, failure.step_name), index, name)
     record = executor.step(run_id, step, index, input_data)
-    decide(executor.store, replace(request, result=record.output_data, step_sequence=record.sequence))
+    done = replace(request, result=record.output_data, step_sequence=record.sequence)
+    decide(executor.store, done, executor.policy)
     return record
 
 

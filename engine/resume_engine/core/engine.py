@@ -21,14 +21,17 @@ from resume_engine.core.errors import InvalidValueError, RunNotFoundError
 from resume_engine.core.execution import assert_open
 from resume_engine.core.executor import RUN_BLOCK_STEP, Continuation, Executor
 from resume_engine.core.failure_classifier import FailureRule
+from resume_engine.core.gate_closing import closed_in_time
+from resume_engine.core.gate_progress import blockers_now
 from resume_engine.core.idempotency import generate_run_id
 from resume_engine.core.interruption import interrupted_step
 from resume_engine.core.lease import assert_idle, check_lease_seconds, lease_seconds_from_environment
 from resume_engine.core.permissions import Role
+from resume_engine.core.policy import Policy
+from resume_engine.core.policy_file import policy_from_environment
 from resume_engine.core.process_identity import new_owner
 from resume_engine.core.resume_gates import ResumeBlocker
 from resume_engine.core.run import Environment, Run, RunStatus, trace_lines
-from resume_engine.core.run_summary import blockers_of
 from resume_engine.core.step import Step, StepCallable, StepLike, as_steps, check_text
 from resume_engine.core.step_record import StepRecord
 from resume_engine.core.store import CheckpointStore
@@ -39,7 +42,8 @@ class ResumeEngine:
 
     `lease_seconds` is how long a vanished executor keeps its run (default: `RESUME_ENGINE_LEASE_SECONDS`
     or 30); `owner` names this executor in records (default: host, process and a nonce); `rules` classify
-    failures before the built-in rules do.
+    failures before the built-in rules do. `policy` says who may decide what (default: the file that
+    `RESUME_ENGINE_POLICY` names, else operators and admins, each alone).
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class ResumeEngine:
         lease_seconds: float | None = None,
         owner: str | None = None,
         rules: Sequence[FailureRule] = (),
+        policy: Policy | None = None,
     ) -> None:
         self._store = store
         self._lease_seconds = (
@@ -58,6 +63,7 @@ class ResumeEngine:
         )
         self._named = None if owner is None else check_text("owner", owner, 255)
         self._rules = tuple(rules)
+        self.policy = policy_from_environment() if policy is None else policy
         self._current = (os.getpid(), self._new_executor())
 
     @property
@@ -118,6 +124,7 @@ class ResumeEngine:
         """
         run = self._executor.require(run_id)
         if run.status is not RunStatus.COMPLETED:
+            run = closed_in_time(self._store, run, self._executor.actor())
             assert_open(run, RUN_BLOCK_STEP)
             assert_idle(run)
             in_doubt = interrupted_step(run)
@@ -236,7 +243,7 @@ class ResumeEngine:
 
     def get_resume_blockers(self, run_id: str) -> list[ResumeBlocker]:
         """Return the decisions that are missing before the run may go on."""
-        return blockers_of(self._executor.require(run_id))
+        return blockers_now(self._store, self._executor.require(run_id), self.policy)
 
     def decide(
         self,
@@ -247,8 +254,12 @@ class ResumeEngine:
         failure_key: str | None = None,
         note: str | None = None,
         result: dict[str, Any] | None = None,
+        display_name: str | None = None,
     ) -> Decision:
-        """Record a decision about the current failure (or the one shown, by `failure_key`)."""
+        """Record a decision about the current failure (or the one shown, by `failure_key`).
+
+        Where the policy asks for several people the gate stays closed until the last of them decides.
+        """
         request = DecisionRequest(
             run_id=run_id,
             kind=parse_decision_kind(kind),
@@ -256,8 +267,9 @@ class ResumeEngine:
             failure_key=failure_key,
             note=note,
             result=result,
+            display_name=display_name,
         )
-        return decide(self._store, request)[1]
+        return decide(self._store, request, self.policy)[1]
 
     def grant_human_approval(self, run_id: str, approved_by: str, *, note: str | None = None) -> Run:
         """Approve that the step of a permanent failure runs again."""
@@ -290,6 +302,7 @@ class ResumeEngine:
         *,
         steps: Iterable[StepLike] | None = None,
         input_data: dict[str, Any] | None = None,
+        note: str | None = None,
     ) -> StepRecord:
         """Run a compensation for the current partial failure, record it and open its gate.
 
@@ -298,9 +311,9 @@ class ResumeEngine:
         A compensation that completed for this failure event is not run again.
         """
         if fn is not None and steps is None:
-            return compensation.compensate(self._executor, run_id, fn, input_data)
+            return compensation.compensate(self._executor, run_id, fn, input_data, note)
         if steps is not None and fn is None:
-            return compensation.compensate(self._executor, run_id, as_steps(steps), input_data)
+            return compensation.compensate(self._executor, run_id, as_steps(steps), input_data, note)
         raise InvalidValueError("fn", "give either the function or steps, not both")
 
     def roll_back(
@@ -338,7 +351,8 @@ class ResumeEngine:
         return executor
 
     def _new_executor(self) -> Executor:
-        return Executor(self._store, self._named or new_owner(), self._lease_seconds, self._rules)
+        owner = self._named or new_owner()
+        return Executor(self._store, owner, self._lease_seconds, self._rules, self.policy)
 
     def _full(self, run_id: str) -> Run:
         run = self._store.get_run(run_id)

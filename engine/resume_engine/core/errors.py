@@ -22,9 +22,12 @@ ResumeEngineError
 ├── DecisionError                    a decision was not recorded
 │   ├── NothingToDecideError         no gate of this kind is closed
 │   ├── AlreadyDecidedError          someone decided this failure event before
+│   │   └── AnotherPersonNeededError  it was you, and the policy asks for somebody else too
 │   ├── FailureMovedOnError          the failure shown is not the run's current one
 │   ├── DecisionNotAllowedError      the role may not decide
+│   │   └── PolicyRefusalError        the policy does not let this person decide
 │   └── DecisionInputError (InvalidValueError)  a note, reason or confirmation is missing or wrong
+├── PolicyFileError                  the policy cannot be read; names file, rule and key
 ├── PayloadError                     a stored payload cannot be read
 │   ├── PayloadLockedError           it is encrypted, and the key is not here
 │   └── PayloadUnreadableError       it is damaged, or of a newer release
@@ -256,6 +259,19 @@ class AlreadyDecidedError(DecisionError, ValueError):
         )
 
 
+class AnotherPersonNeededError(AlreadyDecidedError):
+    """Report a person who decided before, where the policy asks for several; `decision` is theirs."""
+
+    def __init__(self, decision: Decision, needed: int, given_by: Sequence[str]) -> None:
+        super().__init__(decision)
+        self.needed, self.given_by = needed, tuple(given_by)
+        self.args = (
+            f"Run {decision.run_id}, failure {decision.failure_key}: {decision.actor} has decided already "
+            f"({decision.kind}); {len(given_by)} of {needed} people have, another person is needed. "
+            "Nothing was changed.",
+        )
+
+
 class FailureMovedOnError(DecisionError):
     """Report that the failure the decision was made for is no longer the run's current one."""
 
@@ -279,8 +295,27 @@ class DecisionNotAllowedError(DecisionError):
         )
 
 
+class PolicyRefusalError(DecisionNotAllowedError):
+    """Report somebody who may not decide by the policy in force; `reason` says why."""
+
+    def __init__(self, actor: str, role: str, kind: str, reason: str, rule: str | None) -> None:
+        self.reason, self.rule = reason, rule
+        DecisionError.__init__(
+            self,
+            f"{actor} ({role}) may not decide {kind} here: {reason} (policy rule {rule!r}). "
+            "Nothing was changed.",
+        )
+
+
 class DecisionInputError(DecisionError, InvalidValueError):
     """Report a missing or wrong note, reason, result or confirmation."""
+
+
+class PolicyFileError(ResumeEngineError):
+    """Report a policy that cannot be read or used; nobody decides by it."""
+
+    def __init__(self, source: str, problem: str) -> None:
+        super().__init__(f"The policy {source} cannot be used: {problem}.")
 
 
 class PayloadError(ResumeEngineError):

@@ -19,9 +19,11 @@ from resume_engine.core.errors import (
 )
 from resume_engine.core.execution import RunExecution, assert_open, intent_of
 from resume_engine.core.failure_classifier import FailureRule
+from resume_engine.core.gate_closing import closed_in_time
 from resume_engine.core.interruption import assert_may_continue, interrupted_step, step_in_doubt
 from resume_engine.core.lease import Lease, without_dead_owner
 from resume_engine.core.permissions import Role
+from resume_engine.core.policy import NO_POLICY, Policy
 from resume_engine.core.roll_back_plan import assert_none_under_way, under_way
 from resume_engine.core.run import FINISHED_STATUSES, RunStatus
 from resume_engine.core.run_change import RunChange
@@ -55,6 +57,7 @@ class Executor:
     owner: str
     lease_seconds: float
     rules: Sequence[FailureRule] = field(default=())
+    policy: Policy = NO_POLICY
 
     def advance(self, run_id: str, steps: Sequence[Step], given: Continuation) -> None:
         """Execute what is left of a workflow; raise what its failing step raised, or why it may not go on."""
@@ -64,8 +67,9 @@ class Executor:
             raise StaleRunError(run_id, f"version {given.if_version}", f"version {run.version}")
         if run.status is RunStatus.COMPLETED:
             return
-        assert_open(run, RUN_BLOCK_STEP)
         actor = given.actor or self.actor()
+        run = closed_in_time(self.store, run, actor)
+        assert_open(run, RUN_BLOCK_STEP)
         begun = under_way(self.store, run)
         if begun is not None:
             roll_back.go_on(self, run, begun, steps, actor)
@@ -80,6 +84,8 @@ class Executor:
         doubt = step_in_doubt(run)
         # With an input that was changed by name it is another attempt: nobody knows of its key.
         doubtful = doubt is not None and first is not None and doubt.idempotency_key == first.idempotency_key
+        # Planning takes time, and decisions may end meanwhile.
+        assert_open(closed_in_time(self.store, run, actor), RUN_BLOCK_STEP)
         execution.run = lease.take(self._claim(run, plan, first, actor))
         with lease.heartbeat(execution.run):
             workflow.walk(execution, plan, first, in_doubt=doubtful)
@@ -154,6 +160,7 @@ class Executor:
             in_flight=() if first is None else (intent_of(first),),
             takeovers=run.takeovers + (in_flight is not None),
             retry_at=run.retry_at if run.is_interrupted else None,  # the rest of the wait is kept
+            cleared_until=None,  # what was decided is used now
         )
         return RunChange(
             before=run,
@@ -195,6 +202,7 @@ class Executor:
     def _begin(self, lease: Lease, run: RunSummary, step: Step, attempt: StepRecord) -> RunSummary:
         """Write the intent of a single step; branches of this executor may be doing the same."""
         for _ in range(_ROUNDS):
+            run = closed_in_time(self.store, run, self.actor())
             assert_open(run, step.name)
             assert_none_under_way(self.store, run)
             shared = lease.shares(run)
@@ -205,6 +213,7 @@ class Executor:
             after = run.evolve(
                 in_flight=(*(others if shared else ()), intent_of(attempt)),
                 takeovers=run.takeovers + (lost is not None),
+                cleared_until=run.cleared_until if run.blocked_by else None,
             )
             events = () if lost is None else (self._resumed(run, attempt.step_index, self.actor()),)
             # Behind a closed gate only a compensation gets here, and it opens nothing by itself.

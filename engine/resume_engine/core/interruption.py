@@ -60,6 +60,7 @@ def assert_may_continue(store: CheckpointStore, run: RunSummary, step: Step | No
         blocked_since=at,
         cleared_by=None,
         cleared_at=None,
+        cleared_until=None,
         lease_owner=None,
         lease_expires_at=None,
         in_flight=run.in_flight if in_flight is not None else (),

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from resume_engine.core.decision_end import Openings, first_end, openings, standing
 from resume_engine.core.resume_gates import GateAction, required_actions
 from resume_engine.core.run import RunStatus
 from resume_engine.core.run_summary import RunSummary, after_step, failure_of
@@ -30,31 +32,39 @@ def after_record(
     after = after_step(run, record)
     if run.failure is None or after.failure is not None:
         return after
-    following = _with_next_failure(store, after, ignored_index=record.step_index)
+    following = _with_next_failure(store, after, record.timestamp, ignored_index=record.step_index)
     return after if only_blocking and not following.blocked_by else following
 
 
-def after_clearing(store: CheckpointStore, run: RunSummary) -> RunSummary:
+def after_clearing(store: CheckpointStore, run: RunSummary, at: datetime) -> RunSummary:
     """Return a run whose gates were just cleared, or with the gates of its next open failure closed."""
     if run.failure is None or run.blocked_by:
         return run
     if run.failure.step_name.startswith(COMPENSATION_PREFIX):
         return run  # a rollback goes on, whatever failed before it
-    following = _with_next_failure(store, run, ignored_index=run.failure.step_index)
-    return following if following.blocked_by else run
+    following = _with_next_failure(store, run, at, ignored_index=run.failure.step_index)
+    if not following.blocked_by:
+        return run
+    ends = [end for end in (run.cleared_until, following.cleared_until) if end is not None]
+    return replace(following, cleared_until=min(ends, default=None))
 
 
-def _with_next_failure(store: CheckpointStore, run: RunSummary, *, ignored_index: int) -> RunSummary:
+def _with_next_failure(
+    store: CheckpointStore, run: RunSummary, at: datetime, *, ignored_index: int
+) -> RunSummary:
+    waiting = [f for f in store.list_open_failures(run.run_id) if f.step_index != ignored_index]
+    opened = [_opened(store, run, failed, at) for failed in waiting]
+    ends = first_end(opened)
     candidates = [
-        _with_failure(run, failed, _decided(store, run, failed))
-        for failed in store.list_open_failures(run.run_id)
-        if failed.step_index != ignored_index
+        _with_failure(run, failed, decided, ends) for failed, decided in zip(waiting, opened, strict=True)
     ]
     blocking = [candidate for candidate in candidates if candidate.blocked_by]
     return (blocking or candidates[-1:] or [run])[0]
 
 
-def _with_failure(run: RunSummary, failed: StepRecord, decided: Collection[GateAction]) -> RunSummary:
+def _with_failure(
+    run: RunSummary, failed: StepRecord, decided: Collection[GateAction], ends: datetime | None
+) -> RunSummary:
     failure = failure_of(failed, attempts=failed.attempt)
     actions = required_actions(failure.classification, run.environment)
     left = tuple(action for action in actions if action not in decided)
@@ -64,10 +74,10 @@ def _with_failure(run: RunSummary, failed: StepRecord, decided: Collection[GateA
         failure=failure,
         blocked_by=left,
         blocked_since=failed.timestamp if left else None,
+        cleared_until=ends,
     )
 
 
-def _decided(store: CheckpointStore, run: RunSummary, failed: StepRecord) -> set[GateAction]:
-    known = {action.value for action in GateAction}
-    decisions = store.list_decisions(run.run_id, failure_key=failed.failure_key)
-    return {GateAction(decision.kind.value) for decision in decisions if decision.kind.value in known}
+def _opened(store: CheckpointStore, run: RunSummary, failed: StepRecord, at: datetime) -> Openings:
+    """Return the gates of a failure that are open, those left out whose decisions have ended."""
+    return standing(openings(store.list_decisions(run.run_id, failure_key=failed.failure_key)), at)

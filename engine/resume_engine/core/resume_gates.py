@@ -52,6 +52,8 @@ class ResumeBlocker:
     failure_key: str
     message: str
     required_action: str
+    approvals_needed: int = 1  # so many people, by the policy in force
+    approvals_given: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the blocker as JSON."""
@@ -62,6 +64,8 @@ class ResumeBlocker:
             "failure_key": self.failure_key,
             "message": self.message,
             "required_action": str(self.required_action),
+            "approvals_needed": self.approvals_needed,
+            "approvals_given": self.approvals_given,
         }
 
 

@@ -9,9 +9,10 @@ from resume_engine.core import clock, compensation
 from resume_engine.core.actor import Actor
 from resume_engine.core.async_bridge import refuse_coroutines
 from resume_engine.core.audit import AuditEvent, EventType
-from resume_engine.core.decisions import DecisionKind, DecisionRequest, check_request
+from resume_engine.core.decisions import DecisionKind, DecisionRequest, assert_policy, check_request
 from resume_engine.core.errors import DecisionInputError, RunFinishedError
 from resume_engine.core.execution import RunExecution, assert_open, intent_of
+from resume_engine.core.gate_closing import closed_in_time
 from resume_engine.core.interruption import assert_may_continue, interrupted_step
 from resume_engine.core.lease import Lease, assert_idle
 from resume_engine.core.resume_gates import required_actions
@@ -31,7 +32,8 @@ def roll_back(executor: Executor, run_id: str, steps: Sequence[Step], actor: Act
     """Undo what a run did, or go on with that; a run that was rolled back already stays as it is."""
     if not (note or "").strip():
         raise DecisionInputError("note", "a rollback cancels the run for good: give the reason")
-    check_request(DecisionRequest(run_id=run_id, kind=DecisionKind.REJECT, actor=actor, note=note))
+    request = DecisionRequest(run_id=run_id, kind=DecisionKind.REJECT, actor=actor, note=note)
+    check_request(request)
     run = executor.require(run_id)
     if run.status is RunStatus.CANCELLED and _was_rolled_back(executor.store, run_id):
         return
@@ -41,11 +43,13 @@ def roll_back(executor: Executor, run_id: str, steps: Sequence[Step], actor: Act
     if wanted is not None:
         go_on(executor, run, wanted, steps, actor)
         return
+    assert_policy(executor.store, run, request, executor.policy)
     _work(executor, run, planned(executor.store, run, steps, actor, note), steps, actor, is_new=True)
 
 
 def go_on(executor: Executor, run: RunSummary, wanted: RollBack, steps: Sequence[Step], actor: Actor) -> None:
     """Go on with a rollback after a crash, or after a person has looked at a failed compensation."""
+    run = closed_in_time(executor.store, run, actor)
     assert_open(run, "")
     assert_may_continue(executor.store, run, None, actor)
     _work(executor, run, wanted, steps, actor, is_new=False)
@@ -82,6 +86,7 @@ def _work(
         return
     kept = run if not is_new else cleared(run).evolve(takeovers=0)
     after = kept.evolve(
+        cleared_until=None,
         in_flight=(intent_of(first),),
         takeovers=kept.takeovers + (not is_new and interrupted_step(run) is not None),
         retry_at=run.retry_at if run.is_interrupted and not is_new else None,
@@ -164,6 +169,7 @@ class RollBackExecution(RunExecution):
             blocked_since=record.timestamp,
             cleared_by=None,
             cleared_at=None,
+            cleared_until=None,
         )
 
     def _attempts_before(self, failed: StepRecord) -> int:

@@ -120,7 +120,12 @@ def planned(
 def _standing(store: CheckpointStore, run: RunSummary) -> list[Undoing]:
     """Return the steps whose effects stand or may stand, the latest first."""
     decided = store.list_decisions(run.run_id)
-    compensated = {d.failure_key for d in decided if d.kind is DecisionKind.COMPENSATION}
+    # What the engine ran is undone, whoever has yet to confirm it; people's word counts once it is enough.
+    compensated = {
+        d.failure_key
+        for d in decided
+        if d.kind is DecisionKind.COMPENSATION and (d.opened or d.step_sequence is not None)
+    }
     recorded: dict[int, Undoing] = {}
     for record in store.iter_steps(run.run_id):
         if record.kind is StepKind.STEP and (record.is_completed or record.is_failed):

@@ -11,7 +11,7 @@ from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import StepRecord
 
 if TYPE_CHECKING:
-    from resume_engine.core.decisions import Decision
+    from resume_engine.core.decision import Decision
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,6 +81,7 @@ class RunSummary:
     blocked_since: datetime | None = None
     cleared_by: str | None = None
     cleared_at: datetime | None = None
+    cleared_until: datetime | None = None  # the gates that were opened close again then
     lease_owner: str | None = None
     lease_token: int = 0
     lease_expires_at: datetime | None = None
@@ -138,7 +139,13 @@ def after_step(run: RunSummary, record: StepRecord) -> RunSummary:
 def cleared(run: RunSummary) -> RunSummary:
     """Return `run` without failure, gates and decisions."""
     return run.evolve(
-        failure=None, blocked_by=(), blocked_since=None, cleared_by=None, cleared_at=None, retry_at=None
+        failure=None,
+        blocked_by=(),
+        blocked_since=None,
+        cleared_by=None,
+        cleared_at=None,
+        cleared_until=None,
+        retry_at=None,
     )
 
 
@@ -186,6 +193,7 @@ def _after_failure(run: RunSummary, moved: RunSummary, record: StepRecord) -> Ru
         blocked_since=record.timestamp if actions else None,
         cleared_by=None,
         cleared_at=None,
+        cleared_until=None,
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Self
 
 from resume_engine.core.actor import ENGINE_ACTOR, Actor
 from resume_engine.core.audit import AuditEvent
-from resume_engine.core.decisions import Decision
+from resume_engine.core.decision import Decision
 from resume_engine.core.run import Run, open_failures
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
@@ -97,6 +97,10 @@ class CheckpointStore(ABC):
     @abstractmethod
     def list_decisions(self, run_id: str, *, failure_key: str | None = None) -> Sequence[Decision]:
         """Return the decisions of a run, oldest first; only those of one failure event if given."""
+
+    def owners_of_keys(self, actor_names: Collection[str]) -> Mapping[str, str]:
+        """Return, for the names that are API keys, who made the key; a store without keys knows none."""
+        return {}
 
     @abstractmethod
     def append_event(self, event: AuditEvent) -> None:

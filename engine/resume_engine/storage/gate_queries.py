@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Select, String, and_, cast, func, literal, select
 
 from resume_engine.core.audit import AuditEvent, EventType
-from resume_engine.core.decisions import Decision
+from resume_engine.core.decision import Decision
 from resume_engine.core.errors import InvalidValueError
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import COMPLETED_STATUSES, StepKind

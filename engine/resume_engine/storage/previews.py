@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, case, func
 
 from resume_engine.core.audit import AuditEvent
 from resume_engine.core.codec import as_json
-from resume_engine.core.decisions import Decision
+from resume_engine.core.decision import Decision
 from resume_engine.core.masking import mask_json_text, mask_text, mask_value
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage import rows

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from resume_engine.core.audit import AuditEvent
-from resume_engine.core.decisions import Decision, DecisionKind
+from resume_engine.core.decision import Decision, DecisionKind
 from resume_engine.core.payload import storable
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, Run, RunStatus
@@ -45,6 +45,7 @@ def summary_from_row(row: AnyRow, codec: PayloadCodec = PLAIN, *, lease_live: bo
         blocked_since=row.blocked_since,
         cleared_by=row.cleared_by,
         cleared_at=row.cleared_at,
+        cleared_until=row.cleared_until,
         lease_owner=row.lease_owner,
         lease_token=row.lease_token,
         lease_expires_at=row.lease_expires_at,
@@ -136,6 +137,7 @@ def summary_values(run: RunSummary, codec: PayloadCodec) -> dict[str, Any]:
         "blocked_since": run.blocked_since,
         "cleared_by": run.cleared_by,
         "cleared_at": run.cleared_at,
+        "cleared_until": run.cleared_until,
         "lease_owner": run.lease_owner,
         "lease_token": run.lease_token,
         "lease_expires_at": run.lease_expires_at,
@@ -284,6 +286,10 @@ def decision_values(decision: Decision, codec: PayloadCodec) -> dict[str, Any]:
         "result_json": None if decision.result is None else codec.encode(decision.result),
         "step_sequence": decision.step_sequence,
         "decided_at": decision.decided_at,
+        "ordinal": decision.ordinal,
+        "opened": int(decision.opened),
+        "expires_at": decision.expires_at,
+        "display_name": decision.display_name,
     }
 
 
@@ -301,6 +307,10 @@ def decision_from_row(row: AnyRow, codec: PayloadCodec = PLAIN) -> Decision:
         result=None if row.result_json is None else shown_value(codec, row.result_json),
         step_sequence=row.step_sequence,
         decision_id=row.decision_id,
+        ordinal=row.ordinal,
+        opened=bool(row.opened),
+        expires_at=row.expires_at,
+        display_name=row.display_name,
     )
 
 

@@ -273,6 +273,7 @@ decisions = Table(
     Column("decided_at", UtcDateTime, nullable=False),
     # Several decisions of one kind where a policy wants several people, or where one ended unused.
     Column("ordinal", Integer, nullable=False, server_default="1"),
+    Column("opened", Integer, nullable=False, server_default="1"),  # 0: more people were needed
     Column("expires_at", UtcDateTime),
     Column("display_name", String(255)),  # who a caller of the API says it is; `actor` is its key
 )

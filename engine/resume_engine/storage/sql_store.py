@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
@@ -26,10 +26,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from resume_engine.core.actor import ENGINE_ACTOR, Actor
+from resume_engine.core.actor import ENGINE_ACTOR, Actor, key_id_of
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.clock import utc_now
-from resume_engine.core.decisions import Decision, gates_view
+from resume_engine.core.decision import Decision, gates_view
+from resume_engine.core.decision_end import closed_gates
 from resume_engine.core.errors import (
     AlreadyDecidedError,
     IdempotencyCollisionError,
@@ -39,6 +40,7 @@ from resume_engine.core.errors import (
     StaleRunError,
 )
 from resume_engine.core.execution import assert_open
+from resume_engine.core.gate_closing import closed_in_time
 from resume_engine.core.lease import assert_idle
 from resume_engine.core.open_failures import after_record
 from resume_engine.core.outside_writes import check_record, check_run, is_same_write, with_status
@@ -59,7 +61,7 @@ from resume_engine.storage import rows
 from resume_engine.storage.driver import asked_again, connection_was_lost
 from resume_engine.storage.encryption import codec_from_environment
 from resume_engine.storage.payload_codec import PayloadCodec
-from resume_engine.storage.schema import audit_events, decisions, runs, status_is, step_records
+from resume_engine.storage.schema import api_keys, audit_events, decisions, runs, status_is, step_records
 from resume_engine.storage.schema_version import ensure_schema, upgrade
 from resume_engine.storage.step_append import is_plain
 
@@ -233,12 +235,13 @@ class SqlCheckpointStore(CheckpointStore):
                 return None
             records = conn.execute(_steps_of(run_id)).all()
             decided = _decisions_in_tx(conn, run_id, None, self.codec)
+        summary = rows.summary_from_row(row, self.codec)
         metadata = self.codec.decode(row.metadata_json)
         metadata.pop("gates", None)  # 0.2.0 kept decisions there; they are rows now
         if decided:
-            metadata["gates"] = gates_view(decided)
+            metadata["gates"] = gates_view(decided, closed_gates(summary, decided, utc_now()))
         return rows.run_from_row(
-            rows.summary_from_row(row, self.codec),
+            summary,
             metadata,
             [rows.step_from_row(r, self.codec) for r in records],
         )
@@ -249,6 +252,7 @@ class SqlCheckpointStore(CheckpointStore):
         if before is None:
             raise RunNotFoundError(run.run_id)
         check_run(run)
+        before = closed_in_time(self, before, ENGINE_ACTOR)
         after = with_status(before, run.status, utc_now())
         event = AuditEvent.by(
             ENGINE_ACTOR,
@@ -272,6 +276,7 @@ class SqlCheckpointStore(CheckpointStore):
             raise StaleRunError(
                 run_id, f"no record at sequence {step.sequence}", f"step {stored.step_name!r}"
             )
+        run = closed_in_time(self, run, ENGINE_ACTOR)
         assert_open(run, step.step_name)
         assert_none_under_way(self, run)
         assert_idle(run)
@@ -450,6 +455,16 @@ class SqlCheckpointStore(CheckpointStore):
         with self.asking() as conn:
             return _decisions_in_tx(conn, run_id, failure_key, self.codec)
 
+    @asked_again
+    def owners_of_keys(self, actor_names: Collection[str]) -> Mapping[str, str]:
+        """Return, for the names that are API keys, who made the key; revoked ones count too."""
+        names = {key_id: name for name in actor_names if (key_id := key_id_of(name)) is not None}
+        if not names:
+            return {}
+        query = select(api_keys.c.key_id, api_keys.c.created_by).where(api_keys.c.key_id.in_(sorted(names)))
+        with self.asking() as conn:
+            return {names[row.key_id]: row.created_by for row in conn.execute(query)}
+
     def append_event(self, event: AuditEvent) -> None:
         """Write an audit event in a transaction of its own."""
         with self.writing() as conn:
@@ -497,7 +512,10 @@ class SqlCheckpointStore(CheckpointStore):
         run_id = change.before.run_id
         if key == "uq_decisions_failure_kind" and change.decisions:
             for decision in self.list_decisions(run_id, failure_key=change.decisions[0].failure_key):
-                if decision.kind is change.decisions[0].kind:
+                if (decision.kind, decision.ordinal) == (
+                    change.decisions[0].kind,
+                    change.decisions[0].ordinal,
+                ):
                     return AlreadyDecidedError(decision)
         if key == "uq_step_records_completed_key" and change.record is not None:
             record = change.record

@@ -69,6 +69,7 @@ def is_plain(change: RunChange, after: RunSummary) -> bool:
         and before.status is after.status
         and not after.blocked_by
         and before.cleared_by is after.cleared_by
+        and before.cleared_until is after.cleared_until
         and before.retry_at is None
         and after.retry_at is None
         and before.takeovers == after.takeovers
