@@ -14,6 +14,7 @@ from webapp import (
     api,
     assets,
     compression,
+    cors,
     csrf,
     errors,
     extensions,
@@ -53,7 +54,7 @@ def create_app(settings: Settings | None = None, *, store: SqlCheckpointStore | 
     )
     _configure(app, settings)
     extensions.register(app, settings, store or open_store(settings.database_url))
-    for part in (compression, headers, htmx, errors, input_guard, csrf, sessions, permissions, api):
+    for part in (compression, headers, htmx, errors, input_guard, cors, csrf, sessions, permissions, api):
         part.register(app)
     app.register_blueprint(health.blueprint)
     if not settings.api_only:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from dataclasses import dataclass
@@ -34,6 +35,14 @@ class KeyMisplacedError(Exception):
 
 class PreconditionFailedError(Exception):
     """The run is no longer at the version that a call named; the message says at which."""
+
+
+class TooManyRequestsError(Exception):
+    """A caller came too often; `retry_after` says in how many seconds it may come again."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
 
 
 class SignedOutError(Exception):
@@ -86,6 +95,7 @@ STATUS_OF_ERROR: dict[type[BaseException], int] = {
     KeyMissingError: 401,
     KeyMisplacedError: 400,
     KeyRefusedError: 401,
+    TooManyRequestsError: 429,
     PreconditionFailedError: 412,
     UnavailableError: 503,
     OperationalError: 503,
@@ -211,6 +221,8 @@ def respond(error: Exception) -> Response:
         response = render(status, _message(error, status), title=TITLE_OF_ERROR.get(type(error)))
     if status == 401 and is_api_request():
         response.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, TooManyRequestsError):
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if isinstance(error, HTTPException):
         for name, value in error.get_headers(request.environ):
             if name in ("Allow", "Retry-After"):

@@ -16,6 +16,7 @@ from resume_engine.storage.sql_store import SqlCheckpointStore
 from webapp.accounts.passwords import Passwords
 from webapp.accounts.session_store import SessionStore
 from webapp.accounts.store import AccountStore
+from webapp.keys.guard import Guard
 from webapp.keys.records import KeyHashing
 from webapp.keys.store import KeyStore
 from webapp.settings import Settings
@@ -34,6 +35,7 @@ class Services:
     sessions: SessionStore
     passwords: Passwords
     keys: KeyStore
+    guard: Guard
 
 
 def register(app: Flask, settings: Settings, store: SqlCheckpointStore) -> None:
@@ -47,6 +49,7 @@ def register(app: Flask, settings: Settings, store: SqlCheckpointStore) -> None:
         sessions=SessionStore(store),
         passwords=Passwords(settings.password_cost),
         keys=KeyStore(store, KeyHashing(pepper=settings.key_pepper)),
+        guard=Guard(settings.api_rate_limit),
     )
 
 

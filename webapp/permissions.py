@@ -21,9 +21,9 @@ from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.permissions import Permission, Role, role_allows
 from webapp import csrf
 from webapp.errors import AccessDeniedError, SignedOutError
-from webapp.extensions import current_settings, current_store
+from webapp.extensions import current_settings, current_store, services
 from webapp.htmx import is_background, is_htmx, page_address
-from webapp.keys.caller import current_caller
+from webapp.keys.caller import count_request, current_caller
 
 View = TypeVar("View", bound=Callable[..., Any])
 logger = logging.getLogger(__name__)
@@ -114,8 +114,12 @@ def _enforce_key(needed: Permission | str | None) -> None:
     if needed == PUBLIC:
         return
     caller = current_caller()
+    count_request()
     if not isinstance(needed, Permission) or not caller.may(needed):
-        _record_refusal(needed)
+        # A program that goes on trying is told of once in a while; people are told of each time.
+        left_out = services().guard.denials.due(f"{caller.actor.name} {request.method} {request.endpoint}")
+        if left_out is not None:
+            _record_refusal(needed)
         raise AccessDeniedError
 
 

@@ -16,10 +16,12 @@ from resume_engine.core.errors import PolicyFileError
 from resume_engine.core.permissions import Role
 from resume_engine.core.policy_file import POLICY_VARIABLE, read_policy
 from resume_engine.storage.open_store import DEFAULT_DATABASE_URL
+from webapp.keys.limits import Rate
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 SECRET_KEY_MIN_CHARACTERS = 32
 KEY_MIN_CHARACTERS = 16
+DEFAULT_RATE = Rate(1_000, 1)
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 Value = TypeVar("Value")
@@ -66,6 +68,7 @@ class Settings:
     demo_operator_key: str | None = field(default=None, repr=False)  # decides on the demo runs only
     demo_mode: bool = False
     policy_file: str | None = None  # who may decide what; None: operators and admins, each alone
+    api_rate_limit: Rate | None = DEFAULT_RATE  # of each key, in each process; None: none
 
     def __post_init__(self) -> None:
         """Refuse what is only dangerous together."""
@@ -118,6 +121,7 @@ class Settings:
             demo_operator_key=_read(given, "DEMO_OPERATOR_KEY", _key, None),
             demo_mode=_read(given, "DEMO_MODE", _boolean, cls.demo_mode),
             policy_file=_read(given, POLICY_VARIABLE, _policy_file, None),
+            api_rate_limit=_read(given, "API_RATE_LIMIT", _rate, cls.api_rate_limit),
         )
 
 
@@ -227,6 +231,10 @@ def _keys(text: str) -> Mapping[str, Role]:
         if role not in tuple(Role):
             raise ValueError(f"gives a key a role that does not exist; use one of {roles}")
     return {_key(key): Role(role) for key, role in given.items()}
+
+
+def _rate(text: str) -> Rate | None:
+    return None if text.lower() == "off" else Rate.parse(text)
 
 
 def _origins(text: str) -> tuple[str, ...]:

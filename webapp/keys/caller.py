@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import hmac
+import logging
+import re
 from dataclasses import dataclass
 
 from flask import g, request
 
+from resume_engine.core import clock
 from resume_engine.core.actor import Actor, Channel
+from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.permissions import Permission, Role, role_allows
 from resume_engine.core.run import Environment
-from webapp import csrf
+from webapp import cors, csrf
 from webapp.demo.run_ids import DEMO_RUN_IDS
-from webapp.errors import AccessDeniedError, KeyMisplacedError, KeyMissingError
+from webapp.errors import AccessDeniedError, KeyMisplacedError, KeyMissingError, TooManyRequestsError
 from webapp.extensions import services
+from webapp.keys.records import KEY_PATTERN, KeyRefusedError
 
+logger = logging.getLogger(__name__)
 KEY_PARAMETERS = frozenset({"api_key", "apikey", "key", "access_token", "token"})
+_KEY_BYTES = re.compile(KEY_PATTERN.pattern.encode())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +47,15 @@ def current_caller() -> Caller:
     return found
 
 
+def count_request() -> None:
+    """Raise `TooManyRequestsError` when this caller comes more often than API_RATE_LIMIT allows."""
+    wait = services().guard.wait_of(current_caller().actor.name)
+    if wait > 0:
+        raise TooManyRequestsError(
+            "This key is used more often than this server allows. Nothing was changed.", retry_after=wait
+        )
+
+
 def assert_may_touch(environment: Environment, run_id: str | None = None) -> None:
     """Raise `AccessDeniedError` when the key is for other environments or for the demo runs only."""
     caller = current_caller()
@@ -50,11 +66,11 @@ def assert_may_touch(environment: Environment, run_id: str | None = None) -> Non
 
 
 def _identify() -> Caller:
-    if KEY_PARAMETERS & request.args.keys():
+    if KEY_PARAMETERS & request.args.keys() or _KEY_BYTES.search(request.query_string):
         raise KeyMisplacedError
     settings = services().settings
     if not settings.api_auth_enabled:
-        if not csrf.is_own_site():
+        if not csrf.is_own_site() and not cors.is_shared_origin():
             raise AccessDeniedError("This request came from another site. Nothing was changed.")
         return Caller(actor=Actor(name="anonymous", role=Role.OPERATOR, channel=Channel.API))
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
@@ -77,8 +93,44 @@ def _from_settings(text: str) -> Caller | None:
 
 
 def _from_database(text: str) -> Caller:
-    key = services().keys.authenticate(text)
+    guard, address = services().guard, request.remote_addr or "unknown"
+    wait = guard.wait_of_guess(address, text)
+    if wait > 0:
+        raise TooManyRequestsError(
+            "Too many keys that do not work came from this address. This one was not looked at.",
+            retry_after=wait,
+        )
+    try:
+        key = services().keys.authenticate(text)
+    except KeyRefusedError as refused:
+        guard.failed(text)
+        _tell_refused(refused, address)
+        raise
+    guard.worked(address, text)
     return Caller(actor=key.actor, key_id=key.key_id, environments=key.environments)
+
+
+def _tell_refused(refused: KeyRefusedError, address: str) -> None:
+    """Write that a key was refused; seldom, whatever is tried."""
+    left_out = services().guard.refused_keys.due(refused.key_id or address)
+    if left_out is None:
+        return
+    logger.warning("refused: key %s from %s: %s", refused.key_id or "nobody knows", address, refused.reason)
+    services().store.append_event(
+        AuditEvent(
+            event_type=EventType.KEY_REFUSED.value,
+            actor=f"key {refused.key_id}" if refused.key_id else "unknown",
+            role="none",
+            channel=Channel.API.value,
+            created_at=clock.utc_now(),
+            payload={
+                "address": address,
+                "reason": refused.reason,
+                "key_id": refused.key_id,
+                "left_out_before": left_out,
+            },
+        )
+    )
 
 
 def _equal(known: str, given: str) -> bool:
