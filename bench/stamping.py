@@ -84,9 +84,10 @@ class Stamped:
     events: list[tuple[datetime, Template, str]]
 
 
+# 0.2.0's duplicates do not occur; a copied chain would not verify: these columns keep their defaults.
+_LEFT_OUT = {"legacy_duplicate", "stream", "chain_seq", "chain_head", "prev_hash", "chain_hash"}
 COLUMNS: dict[str, list[str]] = {
-    # 0.2.0's duplicates do not occur: the column keeps its default.
-    table.name: [c.name for c in table.c if c.name != "legacy_duplicate"]
+    table.name: [c.name for c in table.c if c.name not in _LEFT_OUT]
     for table in (runs, step_records, decisions, audit_events)
 }
 

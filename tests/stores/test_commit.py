@@ -102,7 +102,9 @@ def test_a_plain_step_writes_the_rows_that_any_change_writes(
         with store.reading() as conn:
             row = conn.execute(select(runs).where(runs.c.run_id == run_id)).mappings().one()
             step = conn.execute(select(step_records).where(step_records.c.run_id == run_id)).mappings().one()
+        assert (row["chain_seq"], row["chain_head"]) == (step["chain_seq"], step["chain_hash"])
         mine = {"run_id", "change_id", "lease_expires_at", "id", "idempotency_key"}
+        mine |= {"chain_head", "chain_hash"}
         return (
             {name: value for name, value in row.items() if name not in mine},
             {name: value for name, value in step.items() if name not in mine},

@@ -15,8 +15,8 @@ from resume_engine.core import clock
 from resume_engine.core.actor import Actor
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.permissions import PEOPLE_ROLES, Role
-from resume_engine.storage import rows
-from resume_engine.storage.schema import audit_events, login_links, user_sessions, users
+from resume_engine.storage.audit_log import append_in_tx
+from resume_engine.storage.schema import login_links, user_sessions, users
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from webapp.accounts.records import LINK_LIFETIME, AccountError, Person, Purpose, token_hash
 
@@ -229,7 +229,7 @@ def checked_role(role: Role) -> Role:
 
 def insert_event_in_tx(conn: Connection, event: AuditEvent) -> None:
     """Write an audit event in the transaction of the act it tells of."""
-    conn.execute(insert(audit_events), rows.event_values(event))
+    append_in_tx(conn, event)
 
 
 def end_sessions_in_tx(conn: Connection, user_id: int, now: datetime) -> int:

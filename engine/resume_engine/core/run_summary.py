@@ -97,6 +97,8 @@ class RunSummary:
     change_id: str | None = (
         None  # names the change that made this version, to find out whether it was written
     )
+    chain_seq: int = 0  # entries in the run's stream of the audit, and the hash of the last one
+    chain_head: str | None = None
 
     @property
     def is_interrupted(self) -> bool:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, insert, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal, or_, select, tuple_
 
 from resume_engine.core.actor import Actor
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.clock import utc_now
 from resume_engine.core.run import FINISHED_STATUSES, RunStatus
-from resume_engine.storage import rows
-from resume_engine.storage.schema import audit_events, decisions, runs, step_records
+from resume_engine.storage.audit_log import append_in_tx
+from resume_engine.storage.schema import decisions, runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 RUNS_PER_BATCH = 500
@@ -54,7 +54,7 @@ def collect(
                 yielded = _taken_in_tx(conn, batch, dry_run)
                 if not dry_run:
                     event = _event(actor, finished_before, yielded)
-                    conn.execute(insert(audit_events), rows.event_values(event, store.codec))
+                    append_in_tx(conn, event, store.codec)
             yield yielded
             position = (batch[-1].created_at, batch[-1].run_id)
 

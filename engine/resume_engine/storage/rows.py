@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from resume_engine.core.audit import AuditEvent
+from resume_engine.core.audit_chain import Link
 from resume_engine.core.decision import Decision, DecisionKind
 from resume_engine.core.payload import storable
 from resume_engine.core.resume_gates import GateAction
@@ -59,6 +60,8 @@ def summary_from_row(row: AnyRow, codec: PayloadCodec = PLAIN, *, lease_live: bo
         initial_input_hash=row.initial_input_hash,
         version=row.version,
         change_id=row.change_id,
+        chain_seq=row.chain_seq,
+        chain_head=row.chain_head,
     )
 
 
@@ -146,6 +149,8 @@ def summary_values(run: RunSummary, codec: PayloadCodec) -> dict[str, Any]:
         "retry_at": run.retry_at,
         "takeovers": run.takeovers,
         "workflow_hash": run.workflow_hash,
+        "chain_seq": run.chain_seq,
+        "chain_head": run.chain_head,
     }
 
 
@@ -207,6 +212,11 @@ def step_values(run_id: str, record: StepRecord, codec: PayloadCodec) -> dict[st
         "classified_by": record.classified_by,
         "worker": record.worker,
     }
+
+
+def step_link_values(link: Link) -> dict[str, Any]:
+    """Return the columns that place a step record in its run's chain; its index orders it there."""
+    return {"chain_seq": link.seq, "chain_hash": link.hash}
 
 
 def input_column(record: StepRecord, codec: PayloadCodec) -> str:
@@ -328,6 +338,16 @@ def event_values(event: AuditEvent, codec: PayloadCodec = PLAIN) -> dict[str, An
         "note": _encode_text(event.note, codec),
         "payload_json": codec.encode(event.payload),
         "created_at": event.created_at,
+    }
+
+
+def event_link_values(stream: str, link: Link) -> dict[str, Any]:
+    """Return the columns that place an audit event in a chain."""
+    return {
+        "stream": stream,
+        "chain_seq": link.seq,
+        "prev_hash": link.prev_hash,
+        "chain_hash": link.hash,
     }
 
 

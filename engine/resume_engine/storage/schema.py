@@ -311,6 +311,7 @@ Index("ix_audit_events_created", *_newest)
 Index("ix_audit_events_run", audit_events.c.run_id, *_newest)
 Index("ix_audit_events_type", audit_events.c.event_type, *_newest)
 Index("ix_audit_events_actor", audit_events.c.actor, *_newest, audit_events.c.event_type)
+Index("uq_audit_events_stream", audit_events.c.stream, audit_events.c.chain_seq, unique=True)
 
 users = Table(
     "users",

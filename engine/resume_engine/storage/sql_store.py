@@ -28,6 +28,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from resume_engine.core.actor import ENGINE_ACTOR, Actor, key_id_of
 from resume_engine.core.audit import AuditEvent, EventType
+from resume_engine.core.audit_chain import event_link, links_of
 from resume_engine.core.clock import utc_now
 from resume_engine.core.decision import Decision, gates_view
 from resume_engine.core.decision_end import closed_gates
@@ -58,6 +59,7 @@ from resume_engine.core.step_record import (
 )
 from resume_engine.core.store import CheckpointStore
 from resume_engine.storage import rows
+from resume_engine.storage.audit_log import append_in_tx, insert_in_tx
 from resume_engine.storage.driver import asked_again, connection_was_lost
 from resume_engine.storage.encryption import codec_from_environment
 from resume_engine.storage.payload_codec import PayloadCodec
@@ -204,12 +206,14 @@ class SqlCheckpointStore(CheckpointStore):
             payload={"workflow_name": run.workflow_name, "environment": run.environment.value},
         )
         change_id = secrets.token_hex(8)
-        values = {**rows.run_values(run, actor.name, self.codec), "change_id": change_id}
+        link = event_link(run.run_id, 0, None, event)
+        values = rows.run_values(run, actor.name, self.codec)
+        values |= {"change_id": change_id, "chain_seq": link.seq, "chain_head": link.hash}
 
         def write() -> None:
             with self.writing() as conn:
                 conn.execute(insert(runs).values(values))
-                _insert_events_in_tx(conn, (event,), self.codec)
+                insert_in_tx(conn, event, run.run_id, link, self.codec)
 
         def is_written() -> bool:
             created = self.load_summary(run.run_id)
@@ -380,6 +384,8 @@ class SqlCheckpointStore(CheckpointStore):
         if not _is_bare_decision(change):
             self.refuse_if_locked()
         after = change.after.evolve(version=change.before.version + 1, change_id=secrets.token_hex(8))
+        for link in links_of(change):
+            after = after.evolve(chain_seq=link.seq, chain_head=link.hash)
         try:
             self._surely(lambda: self._write(change, after), lambda: self._is_written(change, after))
         except IntegrityError as error:
@@ -412,13 +418,16 @@ class SqlCheckpointStore(CheckpointStore):
         if is_plain(change, after):
             self._append_plain(change, after)
             return
+        links = links_of(change)
         with self.writing() as conn:
             _update_run_in_tx(conn, change, after, self.codec, self.database_now)
             if change.record is not None:
-                conn.execute(insert(step_records), rows.step_values(after.run_id, change.record, self.codec))
+                values = rows.step_values(after.run_id, change.record, self.codec)
+                conn.execute(insert(step_records), values | rows.step_link_values(next(links)))
             for decision in change.decisions:
                 conn.execute(insert(decisions), rows.decision_values(decision, self.codec))
-            _insert_events_in_tx(conn, change.events, self.codec)
+            for event, link in zip(change.events, links, strict=True):
+                insert_in_tx(conn, event, after.run_id, link, self.codec)
 
     def _is_written(self, change: RunChange, after: RunSummary) -> bool:
         current = self.load_summary(after.run_id)
@@ -468,7 +477,7 @@ class SqlCheckpointStore(CheckpointStore):
     def append_event(self, event: AuditEvent) -> None:
         """Write an audit event in a transaction of its own."""
         with self.writing() as conn:
-            _insert_events_in_tx(conn, (event,), self.codec)
+            append_in_tx(conn, event, self.codec)
 
     @asked_again
     def list_events(self, run_id: str) -> Sequence[AuditEvent]:
@@ -602,11 +611,6 @@ def _decided_by(decision: Decision) -> tuple[object, ...]:
 def moved_on(change: RunChange) -> StaleRunError:
     """Return the error for a change that was based on an outdated version of its run."""
     return StaleRunError(change.before.run_id, f"version {change.before.version}", "a newer version")
-
-
-def _insert_events_in_tx(conn: Connection, events: Sequence[AuditEvent], codec: PayloadCodec) -> None:
-    for event in events:
-        conn.execute(insert(audit_events), rows.event_values(event, codec))
 
 
 def _decisions_in_tx(

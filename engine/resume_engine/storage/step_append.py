@@ -25,6 +25,8 @@ _MOVED = {
     "resume_from_index": "resume_from_index",
     "in_flight_json": "in_flight",
     "lease_expires_at": "lease_end",
+    "chain_seq": "chain_seq",
+    "chain_head": "chain_head",
 }
 _COUNTED = ("version", "steps_completed", "next_sequence")
 _RECORDED = {
@@ -41,6 +43,8 @@ _RECORDED = {
     "started_at": "started_at",
     "duration_ms": "duration_ms",
     "worker": "worker",
+    "chain_seq": "chain_seq",
+    "chain_hash": "chain_head",
 }
 """What a completed step fills; the columns of failures stay empty."""
 _CONSTANT = {"status": StepStatus.COMPLETED.value, "kind": StepKind.STEP.value}
@@ -112,6 +116,8 @@ def values(
         "started_at": None if record.started_at is None else moment(record.started_at),
         "duration_ms": record.duration_ms,
         "worker": record.worker,
+        "chain_seq": after.chain_seq,
+        "chain_head": after.chain_head,  # the record is the last entry of its run's chain
     }
 
 

@@ -37,6 +37,10 @@ def upgrade() -> None:
                 op.add_column(name, schema.plain_column(column))
     for name in _NEW_TABLES:
         schema.metadata.tables[name].create(bind, checkfirst=True)
+    present = {str(index["name"]) for index in sa.inspect(bind).get_indexes("audit_events")}
+    for index in schema.audit_events.indexes:
+        if index.name not in present:
+            index.create(bind)
     _rebuild_decision_key(bind)
 
 
