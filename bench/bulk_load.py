@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Index, Table, inspect, text
 
 from bench.stamping import COLUMNS, Stamped, Values
+from resume_engine.storage import audit_guards
 from resume_engine.storage.schema import audit_events, decisions, runs, step_records
 
 _LOADED: tuple[Table, ...] = (runs, step_records, decisions, audit_events)
@@ -24,6 +25,7 @@ def load(engine: Engine, rows: Rows, progress: Progress) -> None:
     with engine.begin() as conn:
         for index in indexes:
             conn.execute(text(f'DROP INDEX IF EXISTS "{index.name}"'))
+        audit_guards.drop(conn)  # the copies of a story are not chained
     write = _write_sqlite if engine.dialect.name == "sqlite" else _write_postgres
     done = 0
     raw = engine.raw_connection()
@@ -53,6 +55,8 @@ def build_indexes(engine: Engine) -> list[str]:
         for name in sorted(wanted.keys() - kept):
             wanted[name].create(conn)
             done.append(f"built {name}")
+        if audit_guards.missing(conn):
+            audit_guards.create(conn)
     return done
 
 

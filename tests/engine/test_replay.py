@@ -114,7 +114,7 @@ def test_drift_is_refused_at_its_first_step(engine: ResumeEngine, mutant: str) -
 
 def test_a_changed_output_in_the_record_is_found(engine: ResumeEngine, store: SqlCheckpointStore) -> None:
     run_id = recorded(engine)
-    with store.writing() as conn:
+    with unguarded(store) as conn:
         conn.exec_driver_sql("UPDATE step_records SET output_json = '{\"out_0\": 9}' WHERE sequence = 0")
     with pytest.raises(
         ReplayDivergenceError, match=r"(?s)step 1 'charge': another input .*\n- out_0: {.*}\n\+ out_0: 9$"
@@ -195,7 +195,7 @@ def test_an_input_that_changed_without_saying_so_is_found(
     engine: ResumeEngine, store: SqlCheckpointStore
 ) -> None:
     run_id = changed_input(engine, 1)
-    with store.writing() as conn:
+    with unguarded(store) as conn:
         conn.exec_driver_sql("DELETE FROM audit_events WHERE event_type = 'run.input_changed'")
     with pytest.raises(ReplayDivergenceError, match="step 0 'fetch': another input .*\n- order: 7\n"):
         engine.replay_run(run_id, UNCALLED)
@@ -205,7 +205,7 @@ def test_a_changed_input_does_not_excuse_a_lost_output(
     engine: ResumeEngine, store: SqlCheckpointStore
 ) -> None:
     run_id = changed_input(engine, 1)
-    with store.writing() as conn:
+    with unguarded(store) as conn:
         conn.exec_driver_sql("UPDATE step_records SET output_json = '{\"out_0\": 9}' WHERE sequence = 0")
     with pytest.raises(ReplayDivergenceError, match="step 1 'charge': another input"):
         engine.replay_run(run_id, UNCALLED)
@@ -213,7 +213,7 @@ def test_a_changed_input_does_not_excuse_a_lost_output(
 
 def test_a_changed_key_in_the_record_is_found(engine: ResumeEngine, store: SqlCheckpointStore) -> None:
     run_id = recorded(engine)
-    with store.writing() as conn:
+    with unguarded(store) as conn:
         conn.exec_driver_sql(f"UPDATE step_records SET idempotency_key = '{'0' * 64}' WHERE sequence = 2")
     with pytest.raises(
         ReplayDivergenceError,
@@ -252,6 +252,7 @@ def test_a_run_driven_step_by_step_is_replayed(engine: ResumeEngine) -> None:
 _SCRIPT = """
 import hashlib, sys
 from resume_engine import ResumeEngine, SQLiteCheckpointStore
+from tests.guards import unguarded
 with SQLiteCheckpointStore(sys.argv[1]) as store:
     never = lambda state, key: 1 / 0
     steps = [(name, never) for name in ("fetch", "charge", "notify")]

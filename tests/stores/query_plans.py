@@ -13,6 +13,7 @@ from sqlalchemy import Table, event, insert, text
 
 from resume_engine.storage.schema import audit_events, decisions, runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from tests.guards import unguarded
 
 NOW = datetime(2026, 11, 20, 15, 0, tzinfo=UTC)
 LONG_RUN = "f0000000-0000-4000-8000-000000000000"
@@ -102,7 +103,7 @@ def fill(store: SqlCheckpointStore) -> None:
         (audit_events, [_event(number) for number in range(EVENTS)]),
         (decisions, [_decision(number) for number in range(0, RUNS, 40)]),
     ]
-    with store.writing() as conn:
+    with unguarded(store) as conn:
         for table, rows in tables:
             conn.execute(insert(table), rows)
     if store.engine.dialect.name == "postgresql":

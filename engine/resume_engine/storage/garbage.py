@@ -28,9 +28,14 @@ _Position = tuple[datetime, str]
 class Garbage:
     """What one batch removed, or would remove."""
 
-    run_ids: tuple[str, ...]
+    heads: tuple[tuple[str, int, str | None], ...]  # run id, entries of its chain, hash of the last one
     step_records: int
     decisions: int
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """Return the ids of the runs."""
+        return tuple(run_id for run_id, _, _ in self.heads)
 
 
 def collect(
@@ -64,7 +69,7 @@ def _finished(
 ) -> Select[Any]:
     # A run was created before it was finished: that condition lets the index of runs by state serve.
     query = (
-        select(runs.c.run_id, runs.c.created_at, runs.c.next_sequence)
+        select(runs.c.run_id, runs.c.created_at, runs.c.next_sequence, runs.c.chain_seq, runs.c.chain_head)
         .where(runs.c.status == status.value, runs.c.blocked_by.is_(None), runs.c.created_at < before)
         .where(func.coalesce(runs.c.finished_at, runs.c.updated_at) < before)
         .where(or_(runs.c.lease_owner.is_(None), runs.c.lease_expires_at <= store.database_now()))
@@ -91,15 +96,17 @@ def _within_limits(found: Sequence[Any]) -> list[Any]:
 
 
 def _taken_in_tx(conn: Connection, batch: Sequence[Any], dry_run: bool) -> Garbage:
-    run_ids = tuple(row.run_id for row in batch)
-    taken = []
-    for table in (step_records, decisions, runs):
+    run_ids = [row.run_id for row in batch]
+    heads = tuple((row.run_id, row.chain_seq, row.chain_head) for row in batch)
+    taken = {}
+    for table in (runs, step_records, decisions):  # the guards let records go once their run has gone
         theirs: ColumnElement[bool] = table.c.run_id.in_(run_ids)
         if dry_run:
-            taken.append(conn.execute(select(func.count()).select_from(table).where(theirs)).scalar_one())
+            counted = select(func.count()).select_from(table).where(theirs)
+            taken[table.name] = conn.execute(counted).scalar_one()
         else:
-            taken.append(conn.execute(delete(table).where(theirs)).rowcount)
-    return Garbage(run_ids=run_ids, step_records=taken[0], decisions=taken[1])
+            taken[table.name] = conn.execute(delete(table).where(theirs)).rowcount
+    return Garbage(heads=heads, step_records=taken["step_records"], decisions=taken["decisions"])
 
 
 def _event(actor: Actor, finished_before: datetime, garbage: Garbage) -> AuditEvent:
@@ -114,5 +121,7 @@ def _event(actor: Actor, finished_before: datetime, garbage: Garbage) -> AuditEv
             "decisions": garbage.decisions,
             "finished_before": finished_before.isoformat(),
             "run_ids": list(garbage.run_ids),
+            # What is left of their chains is verified against these.
+            "chains": [[seq, head] for _, seq, head in garbage.heads],
         },
     )

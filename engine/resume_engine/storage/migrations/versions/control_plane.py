@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from resume_engine.storage import schema
+from resume_engine.storage import audit_guards, schema
 
 revision = "0003_control_plane"
 down_revision = "0002_gates_and_audit"
@@ -42,6 +42,7 @@ def upgrade() -> None:
         if index.name not in present:
             index.create(bind)
     _rebuild_decision_key(bind)
+    audit_guards.create(bind)
 
 
 def _rebuild_decision_key(bind: sa.Connection) -> None:
