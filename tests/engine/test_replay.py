@@ -18,6 +18,7 @@ from resume_engine.core.failure_classifier import TransientStepError
 from resume_engine.core.run import RunStatus
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import failing, passing
+from tests.guards import unguarded
 from tests.stores.changes import summary
 
 INPUT = {"order": 7, "flags": [True, None]}
@@ -252,7 +253,6 @@ def test_a_run_driven_step_by_step_is_replayed(engine: ResumeEngine) -> None:
 _SCRIPT = """
 import hashlib, sys
 from resume_engine import ResumeEngine, SQLiteCheckpointStore
-from tests.guards import unguarded
 with SQLiteCheckpointStore(sys.argv[1]) as store:
     never = lambda state, key: 1 / 0
     steps = [(name, never) for name in ("fetch", "charge", "notify")]
