@@ -51,6 +51,7 @@ def _no_version_check() -> None:
         sequence = now.next_sequence
         if change.record is not None:
             change.record.sequence = sequence
+            change.record.follows_from = None  # what it follows from may stand elsewhere, too
             after = after.evolve(next_sequence=sequence + 1)
         before = change.before.evolve(version=now.version, lease_expires_at=now.lease_expires_at)
         write(store, replace(change, before=before), after.evolve(version=now.version + 1))

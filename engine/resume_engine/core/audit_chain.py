@@ -146,7 +146,7 @@ def record_hash(stream: str, seq: int, prev_hash: str | None, record: StepRecord
     if record.output_data is not None:
         output = digest(encode(record.output_data) if record.output_text is None else record.output_text)
     # The engine hashed the input it wrote; what comes from outside says of its input what it likes.
-    covered = record.input_text is not None
+    covered = record.input_text is not None or record.follows_from is not None
     given = None if covered else input_digest(record, encode(record.input_data))
     return entry_hash(step_header(stream, seq, prev_hash, record, input_digest=given, output_digest=output))
 

@@ -26,7 +26,7 @@ from resume_engine.core.errors import (
 from resume_engine.core.failure_classifier import FailureRule, classify
 from resume_engine.core.idempotency import generate_idempotency_key
 from resume_engine.core.open_failures import after_record
-from resume_engine.core.payload import encode, from_text, payload_hash, storable
+from resume_engine.core.payload import encode, from_text, payload_hash, recorded_output, storable
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import FINISHED_STATUSES
 from resume_engine.core.run_change import RunChange
@@ -34,6 +34,7 @@ from resume_engine.core.run_summary import RunSummary, StepInFlight, blockers_of
 from resume_engine.core.step import Step, check_step_name
 from resume_engine.core.step_record import COMPENSATION_PREFIX, FailureClassification, StepRecord, StepStatus
 from resume_engine.core.store import CheckpointStore
+from resume_engine.core.workflow_state import WorkflowState
 
 if TYPE_CHECKING:
     from resume_engine.core.lease import Lease
@@ -42,8 +43,8 @@ TRACEBACK_MAX_CHARACTERS = 16_000
 MESSAGE_MAX_CHARACTERS = 8_000
 _PARALLEL_ATTEMPTS = 50
 
-NextAttempt = Callable[[dict[str, Any]], StepRecord | None]
-"""Given the output of a step, the attempt that follows it, or None at the end."""
+NextAttempt = Callable[[StepRecord], StepRecord | None]
+"""Given the completed attempt of a step, the attempt that follows it, or None at the end."""
 
 
 def assert_open(run: RunSummary, step_name: str) -> None:
@@ -70,6 +71,7 @@ class RunExecution:
         self._store = store
         self._lease = lease
         self._rules = rules
+        self._state: WorkflowState | None = None
 
     def prepare(self, step: Step, index: int, input_data: dict[str, Any]) -> StepRecord:
         """Return the record of an attempt that is about to start; raise if it could not be recorded."""
@@ -92,6 +94,25 @@ class RunExecution:
             input_text=text,
         )
 
+    def prepare_following(
+        self, step: Step, index: int, state: WorkflowState, follows_from: int
+    ) -> StepRecord:
+        """Return the record of an attempt whose input follows from the record, as `prepare` would."""
+        self._state = state
+        input_hash = state.input_hash()
+        return StepRecord(
+            step_name=step.name,
+            step_index=index,
+            input_data=state.data,
+            input_hash=input_hash,
+            output_data=None,
+            status=StepStatus.RUNNING,
+            idempotency_key=generate_idempotency_key(self.run.run_id, step.name, index, input_hash),
+            attempt=_earlier_attempts(self.run, step.name, index) + 1,
+            worker=self._lease.owner,
+            follows_from=follows_from,
+        )
+
     def call(
         self, step: Step, attempt: StepRecord, following: NextAttempt | None = None
     ) -> tuple[StepRecord, StepRecord | None]:
@@ -106,13 +127,13 @@ class RunExecution:
             attempt.started_at = utc_now()
             started = monotonic()
             try:
-                output_text = self._output_of(step, attempt)
+                output = self._output_of(step, attempt)
             except Exception as exc:
                 attempt.duration_ms = _elapsed_ms(started)
                 attempt = self._after_failure(step, attempt, exc)
                 continue
             attempt.duration_ms = _elapsed_ms(started)
-            return self._completed(attempt, output_text, following)
+            return self._completed(attempt, output, following)
 
     def reconciled(
         self, attempt: StepRecord, output: object, following: NextAttempt | None
@@ -120,7 +141,7 @@ class RunExecution:
         """Record an interrupted attempt as completed with the output its reconciliation found."""
         attempt.classified_by = "reconciled after an interruption"
         attempt.started_at = utc_now()
-        return self._completed(attempt, self._output_text(attempt, output), following)
+        return self._completed(attempt, self._recorded(attempt, output), following)
 
     def record_failure(self, name: str, index: int, exc: Exception) -> None:
         """Record a failure that happened outside a step function."""
@@ -135,18 +156,17 @@ class RunExecution:
         self._record(failed, ())
 
     def _completed(
-        self, attempt: StepRecord, output_text: str, following: NextAttempt | None
+        self, attempt: StepRecord, output: tuple[str, dict[str, Any]], following: NextAttempt | None
     ) -> tuple[StepRecord, StepRecord | None]:
-        attempt.output_text = output_text
-        attempt.output_data = from_text(output_text)
+        attempt.output_text, attempt.output_data = output
         attempt.status = StepStatus.COMPLETED
-        next_attempt = following(attempt.output_data) if following is not None else None
+        next_attempt = following(attempt) if following is not None else None
         self._record(attempt, () if next_attempt is None else (intent_of(next_attempt),))
         return attempt, next_attempt
 
-    def _output_of(self, step: Step, attempt: StepRecord) -> str:
+    def _output_of(self, step: Step, attempt: StepRecord) -> tuple[str, dict[str, Any]]:
         failpoints.reach("before_effect")
-        given = from_text(attempt.input_text or encode(attempt.input_data))
+        given = self._given(attempt)
         if step.timeout is None:
             output: object = step.fn(given, attempt.idempotency_key)
         else:
@@ -154,7 +174,14 @@ class RunExecution:
         if type(output) is not dict:
             output = settled(output, step.name, step.timeout)
         failpoints.reach("after_effect")
-        return self._output_text(attempt, output)
+        return self._recorded(attempt, output)
+
+    def _given(self, attempt: StepRecord) -> dict[str, Any]:
+        """Return what a step is called with: what the record holds of its input, a new object."""
+        state = self._state
+        if state is not None and state.data is attempt.input_data:
+            return state.copy()
+        return from_text(attempt.input_text or encode(attempt.input_data))
 
     def _after_failure(self, step: Step, attempt: StepRecord, exc: Exception) -> StepRecord:
         """Record a failed attempt; return the next one once its wait is over, or raise `exc` again."""
@@ -200,8 +227,8 @@ class RunExecution:
             after = self.after(record)
             if retry_seconds is not None:
                 after = retrying(self.run, after, record.timestamp, retry_seconds)
-            others = tuple(s for s in self.run.in_flight if s.idempotency_key != record.idempotency_key)
-            after = self._lease.extend(after.evolve(in_flight=others + intents))
+            others = tuple([s for s in self.run.in_flight if s.idempotency_key != record.idempotency_key])
+            after = self._lease.extend(after, others + intents)
             failpoints.reach("before_commit")
             if self._commit(after, record):
                 failpoints.reach("after_commit")
@@ -259,12 +286,12 @@ class RunExecution:
         except (TypeError, ValueError, RecursionError) as problem:
             raise InputNotSerializableError(self.run.run_id, name, index, str(problem)) from problem
 
-    def _output_text(self, attempt: StepRecord, output: object) -> str:
+    def _recorded(self, attempt: StepRecord, output: object) -> tuple[str, dict[str, Any]]:
         where = (self.run.run_id, attempt.step_name, attempt.step_index)
         if not isinstance(output, dict):
             raise OutputNotDictError(*where, type(output).__name__)
         try:
-            return encode(output)
+            return recorded_output(output)
         except (TypeError, ValueError, RecursionError) as problem:
             raise OutputNotSerializableError(*where, str(problem)) from problem
 

@@ -20,7 +20,7 @@ from resume_engine.core.masking import masked_logger
 from resume_engine.core.process_identity import is_gone
 from resume_engine.core.run import RunStatus
 from resume_engine.core.run_change import RunChange
-from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.run_summary import RunSummary, StepInFlight
 from resume_engine.core.step_record import COMPENSATION_PREFIX
 from resume_engine.core.store import CheckpointStore
 
@@ -140,18 +140,20 @@ class Lease:
         """Return how often a step was tried before this lease was taken."""
         return self._attempts_before.get(step_index, 0)
 
-    def extend(self, run: RunSummary) -> RunSummary:
+    def extend(self, run: RunSummary, in_flight: tuple[StepInFlight, ...] | None = None) -> RunSummary:
         """Return `run` with the lease moved on, or released when nobody works on it any more.
 
+        `in_flight` are the intents it has then, its own if not given.
         Raises `LeaseLostError` in a child of a fork: the lease is its parent's.
         """
         self._assert_own_process(run)
         # A branch that fails does not end the others: nobody takes the run from under them.
-        over = run.status is not RunStatus.RUNNING if self.exclusive else not run.in_flight
+        intents = run.in_flight if in_flight is None else in_flight
+        over = run.status is not RunStatus.RUNNING if self.exclusive else not intents
         if over:
             return run.evolve(lease_owner=None, lease_expires_at=None, lease_live=False, in_flight=())
         until = clock.utc_now() + timedelta(seconds=self._seconds)
-        return run.evolve(lease_expires_at=until, lease_live=True)
+        return run.evolve(lease_expires_at=until, lease_live=True, in_flight=intents)
 
     def seconds_for(self, run: RunSummary) -> float | None:
         """Return how long the lease of `run` lasts from its commit on; None when it is released."""

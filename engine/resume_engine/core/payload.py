@@ -8,6 +8,8 @@ from typing import Any
 from resume_engine.core import codec
 from resume_engine.core.idempotency import hash_input
 
+_SAME_WHEN_READ = frozenset({str, int, float, bool, type(None)})
+
 
 def encode(data: Any) -> str:
     """Return `data` as JSON text; raise TypeError, ValueError or RecursionError for what cannot be kept."""
@@ -34,6 +36,17 @@ def from_text(text: str) -> dict[str, Any]:
     """Return the payload that `encode` wrote: a new object each time."""
     decoded: dict[str, Any] = codec.loads(text)
     return decoded
+
+
+def recorded_output(output: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the text of an output and what a record holds of it, a new object; raise as `encode` does."""
+    text = encode(output)
+    for name, value in output.items():
+        if type(name) is not str or type(value) not in _SAME_WHEN_READ:
+            return text, from_text(text)
+    if codec.ENVELOPE in output or "\\ud" in text:  # halves of a character become one when they are read
+        return text, from_text(text)
+    return text, dict(output)
 
 
 def payload_hash(data: dict[str, Any], text: str | None = None) -> str:

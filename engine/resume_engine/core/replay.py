@@ -79,7 +79,9 @@ class _Replay:
         input_hash = payload_hash(self.state)
         if input_hash != record.input_hash:
             if not self._takes_changed_input(record):
-                diff = payload_diff(record.input_data, self.state)
+                # An input that is not stored is made out of the record: then its hash alone tells.
+                hashes = (f"- {record.input_hash} (hash)", f"+ {input_hash} (hash)")
+                diff = payload_diff(record.input_data, self.state) or hashes
                 self._diverges(index, name, "another input than the recorded one", diff)
             self.state, input_hash = dict(record.input_data), record.input_hash
         key = generate_idempotency_key(self.run.run_id, name, index, input_hash)

@@ -137,7 +137,7 @@ class RollBackExecution(RunExecution):
             step = self._as_step(self._left[0], attempt.step_name)
             attempt = self.call(step, attempt, self._following)[1]
 
-    def _following(self, _: dict[str, Any]) -> StepRecord | None:
+    def _following(self, _: StepRecord) -> StepRecord | None:
         del self._left[0]
         return self.next_attempt()
 

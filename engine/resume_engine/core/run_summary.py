@@ -130,11 +130,13 @@ def after_step(run: RunSummary, record: StepRecord) -> RunSummary:
     forgets the failure it mends; a compensation does neither. A step that ends beside a failure of
     another step (parallel branches) leaves that failure standing while its gates are closed.
     """
+    if record.is_completed and run.failure is None and record.kind is StepKind.STEP:
+        return run.evolve(**_counted(run, record), status=RunStatus.RUNNING)  # nearly always
     moved = run.evolve(next_sequence=record.sequence + 1, updated_at=record.timestamp)
     if record.kind is StepKind.COMPENSATION:
         return moved
     if record.is_completed:
-        return _after_completion(run, moved, record)
+        return _after_completion(run, record)
     return _after_failure(run, moved, record) if record.is_failed else moved
 
 
@@ -165,17 +167,21 @@ def blockers_of(run: RunSummary) -> list[ResumeBlocker]:
     )
 
 
-def _after_completion(run: RunSummary, moved: RunSummary, record: StepRecord) -> RunSummary:
+def _counted(run: RunSummary, record: StepRecord) -> dict[str, Any]:
     index = run.resume_from_index
-    counted = moved.evolve(
-        takeovers=0,
-        steps_completed=run.steps_completed + 1,
-        resume_from_index=index + 1 if record.step_index == index else index,
-    )
+    return {
+        "next_sequence": record.sequence + 1,
+        "updated_at": record.timestamp,
+        "takeovers": 0,
+        "steps_completed": run.steps_completed + 1,
+        "resume_from_index": index + 1 if record.step_index == index else index,
+    }
+
+
+def _after_completion(run: RunSummary, record: StepRecord) -> RunSummary:
+    counted = run.evolve(**_counted(run, record))
     if run.failure is not None and run.failure.step_index != record.step_index:
         return counted
-    if run.failure is None:
-        return counted.evolve(status=RunStatus.RUNNING)
     return cleared(counted).evolve(status=RunStatus.RUNNING)
 
 

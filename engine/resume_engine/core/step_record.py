@@ -72,6 +72,9 @@ class StepRecord:
     # What `payload.encode` wrote of the payloads, when the engine has it already: saves writing it again.
     input_text: str | None = field(default=None, repr=False, compare=False)
     output_text: str | None = field(default=None, repr=False, compare=False)
+    # Sequence of the completed record whose input, merged with the outputs from there on, is this one's: then
+    # a store that keeps that one need not keep this one too.
+    follows_from: int | None = field(default=None, repr=False, compare=False)
 
     @property
     def kind(self) -> StepKind:

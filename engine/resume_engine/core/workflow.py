@@ -16,17 +16,18 @@ from resume_engine.core.errors import (
     InvalidValueError,
     WorkflowMismatchError,
 )
-from resume_engine.core.execution import NextAttempt, RunExecution
+from resume_engine.core.execution import RunExecution
 from resume_engine.core.failure_classifier import TransientStepError
 from resume_engine.core.idempotency import canonical_json
 from resume_engine.core.interruption import step_in_doubt
-from resume_engine.core.payload import as_recorded, payload_hash
+from resume_engine.core.payload import as_recorded, encode, payload_hash
 from resume_engine.core.retry import NO_RETRY
 from resume_engine.core.run import Environment, Run, RunStatus, parse_environment
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step import Step, check_text
 from resume_engine.core.step_record import StepKind, StepRecord
 from resume_engine.core.store import CheckpointStore
+from resume_engine.core.workflow_state import WorkflowState
 
 if TYPE_CHECKING:
     from resume_engine.core.executor import Continuation
@@ -279,11 +280,11 @@ def walk(
     When it waited for a retry, the rest of that wait is kept.
     """
     attempt = first
+    following = _Following(execution, plan)
     if attempt is not None:
         execution.await_retry(attempt)
     while attempt is not None:
         step = plan.steps[attempt.step_index]
-        following = _following(execution, plan, attempt)
         found = _reconcile(execution, step, attempt) if in_doubt else None
         if found is not None:
             attempt = execution.reconciled(attempt, found, following)[1]
@@ -292,16 +293,39 @@ def walk(
         in_doubt = False
 
 
-def _following(execution: RunExecution, plan: Plan, attempt: StepRecord) -> NextAttempt:
-    def following(output: State) -> StepRecord | None:
-        state = attempt.input_data | output
-        index = attempt.step_index + 1
-        while index in plan.outputs:
-            state |= plan.outputs[index]
-            index += 1
-        return execution.prepare(plan.steps[index], index, state) if index < len(plan.steps) else None
+class _Following:
+    """Make the attempt that follows a completed one, its input out of that one's input and output."""
 
-    return following
+    def __init__(self, execution: RunExecution, plan: Plan) -> None:
+        self._execution = execution
+        self._plan = plan
+        self._state: WorkflowState | None = None
+
+    def __call__(self, done: StepRecord) -> StepRecord | None:
+        index = done.step_index + 1
+        if index in self._plan.outputs:
+            return self._behind_done_ones(done)
+        if index >= len(self._plan.steps):
+            return None
+        step, output, text = self._plan.steps[index], done.output_data or {}, done.output_text or ""
+        if self._state is None or self._state.data is not done.input_data:
+            self._state = WorkflowState.of(done.input_data, done.input_text or encode(done.input_data))
+        if self._state is None or not self._state.merge(output, text):
+            self._state = None
+            return self._execution.prepare(step, index, done.input_data | output)
+        # This record's sequence is the run's next one: nobody else writes under an exclusive lease.
+        since = self._execution.run.next_sequence if done.follows_from is None else done.follows_from
+        return self._execution.prepare_following(step, index, self._state, since)
+
+    def _behind_done_ones(self, done: StepRecord) -> StepRecord | None:
+        """Return the next attempt behind steps that were completed before, out of order."""
+        state = done.input_data | (done.output_data or {})
+        index = done.step_index + 1
+        while index in self._plan.outputs:
+            state |= self._plan.outputs[index]
+            index += 1
+        left = index < len(self._plan.steps)
+        return self._execution.prepare(self._plan.steps[index], index, state) if left else None
 
 
 def _reconcile(execution: RunExecution, step: Step, attempt: StepRecord) -> object:

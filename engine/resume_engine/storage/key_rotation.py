@@ -15,6 +15,7 @@ from sqlalchemy.sql.schema import Column, Table
 
 from resume_engine.core.errors import InvalidValueError
 from resume_engine.storage import rows
+from resume_engine.storage.derived_inputs import MARK, is_stored
 from resume_engine.storage.encryption import KEYS_VARIABLE, EncryptedCodec
 from resume_engine.storage.payload_codec import PLAIN, is_sealed
 from resume_engine.storage.schema import audit_events, decisions, runs, step_records
@@ -97,9 +98,11 @@ def _count(conn: Connection, sealed: _Sealed, codec: EncryptedCodec) -> int:
 def _left(sealed: _Sealed, codec: EncryptedCodec) -> ColumnElement[bool]:
     """Return the rows with something that is not sealed with the newest key."""
     mark = codec.mark
-    columns = or_(
-        *(and_(c.is_not(None), c != "", func.substr(c, 1, len(mark)) != mark) for c in sealed.columns)
-    )
+    kept = [and_(c.is_not(None), c != "", func.substr(c, 1, len(mark)) != mark) for c in sealed.columns]
+    for at, column in enumerate(sealed.columns):
+        if column is step_records.c.input_json:
+            kept[at] = and_(kept[at], is_stored(column))
+    columns = or_(*kept)
     return columns if sealed.which is None else and_(columns, sealed.which)
 
 
@@ -125,5 +128,7 @@ def _sealed_values(sealed: _Sealed, row: Any, codec: EncryptedCodec) -> Iterator
         stored = getattr(row, column.name)
         if not stored or stored.startswith(codec.mark):
             continue
+        if column is step_records.c.input_json and stored.startswith(MARK):
+            continue  # there is nothing of the input in it
         is_plain_text = any(column is text for text in sealed.texts) and not is_sealed(stored)
         yield column.name, codec.seal(PLAIN.decode_text(stored) if is_plain_text else codec.unseal(stored))

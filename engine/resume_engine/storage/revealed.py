@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Select, select
 
 from resume_engine.core.errors import PayloadLockedError
+from resume_engine.storage.derived_inputs import load_input_text
 from resume_engine.storage.payload_codec import LockedText
 from resume_engine.storage.schema import runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -41,8 +42,10 @@ def load_revealed(store: SqlCheckpointStore, run_id: str, field: Field, sequence
     """Return a recorded value as it is, None when there is none; raise a `PayloadError` if it is locked."""
     with store.reading() as conn:
         text = conn.execute(_query(run_id, field, sequence)).scalar()
-    if text is None:
-        return None
+        if text is None:
+            return None
+        if field is Field.INPUT and sequence is not None:
+            return load_input_text(conn, store.codec, run_id, sequence, text)
     if field.is_json:
         return store.codec.unseal(text)
     opened = store.codec.decode_text(text)

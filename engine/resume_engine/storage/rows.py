@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +15,7 @@ from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, Run, RunStatus
 from resume_engine.core.run_summary import Failure, RunSummary, StepInFlight
 from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
+from resume_engine.storage.derived_inputs import RunInputs, mark_of
 from resume_engine.storage.payload_codec import PLAIN, LockedText, PayloadCodec, shown_value
 from resume_engine.storage.schema import runs
 
@@ -220,7 +222,10 @@ def step_link_values(link: Link) -> dict[str, Any]:
 
 
 def input_column(record: StepRecord, codec: PayloadCodec) -> str:
-    """Return the input as stored."""
+    """Return the input as stored, a mark in place of one that follows from the record."""
+    mark = mark_of(record)
+    if mark is not None:
+        return mark
     written = record.input_text
     return codec.encode(record.input_data) if written is None else codec.seal(written)
 
@@ -243,13 +248,28 @@ def _decode_text(text: str | None, codec: PayloadCodec) -> str | None:
     return None if text is None else codec.decode_text(text)
 
 
-def step_from_row(row: AnyRow, codec: PayloadCodec = PLAIN) -> StepRecord:
-    """Return the record held by a row of `step_records`; raise a `PayloadError` if it cannot be read."""
+def steps_from_rows(
+    found: Iterable[AnyRow], codec: PayloadCodec, inputs: RunInputs | None = None
+) -> Iterator[StepRecord]:
+    """Yield the records of a run by sequence from its first on, or behind those that `inputs` has seen."""
+    inputs = RunInputs(codec) if inputs is None else inputs
+    for row in found:
+        given = inputs.before(row)
+        record = step_from_row(row, codec, given)
+        inputs.after(row, record.output_data)
+        yield record
+
+
+def step_from_row(row: AnyRow, codec: PayloadCodec, given: dict[str, Any]) -> StepRecord:
+    """Return the record held by a row of `step_records`; raise a `PayloadError` if it cannot be read.
+
+    `given` is its input, which the row itself may not hold.
+    """
     failure = row.failure_classification
     return StepRecord(
         step_name=row.step_name,
         step_index=row.step_index,
-        input_data=codec.decode(row.input_json),
+        input_data=given,
         input_hash=row.input_hash,
         output_data=None if row.output_json is None else codec.decode(row.output_json),
         status=StepStatus(row.status),
@@ -270,11 +290,11 @@ def step_from_row(row: AnyRow, codec: PayloadCodec = PLAIN) -> StepRecord:
 
 def failure_from_row(row: AnyRow, codec: PayloadCodec) -> StepRecord:
     """Return a failed record without its input, which what follows from a failure does not depend on."""
-    return step_from_row(_WithoutInput(row), codec)
+    return step_from_row(_WithoutInput(row), codec, {})
 
 
 class _WithoutInput:
-    input_json, output_json = "{}", None
+    output_json = None
 
     def __init__(self, row: AnyRow) -> None:
         self._row = row

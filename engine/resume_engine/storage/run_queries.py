@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, literal, select, text
+from sqlalchemy import Connection, Select, func, literal, select, text
 
 from resume_engine.core.decisions import Decision
+from resume_engine.core.errors import PayloadError
 from resume_engine.core.masking import mask_json_text, mask_text
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment
@@ -21,8 +22,9 @@ from resume_engine.core.step_record import (
     StepStatus,
 )
 from resume_engine.storage import previews, rows
+from resume_engine.storage.derived_inputs import MARK, UNREAD, load_input_text
 from resume_engine.storage.keyset import Cursor, Page, cut_page
-from resume_engine.storage.payload_codec import PayloadCodec
+from resume_engine.storage.payload_codec import LOCKED_JSON, PayloadCodec
 from resume_engine.storage.run_counts import StateCount, Stretches, count_states
 from resume_engine.storage.run_filter import (
     CAUSE_CHARACTERS,
@@ -301,7 +303,20 @@ class RunQueries:
         )
         with self._store.asking() as conn:
             row = conn.execute(query).one_or_none()
-        return step_view_from_row(row, self._store.codec) if row is not None else None
+            if row is None:
+                return None
+            view = step_view_from_row(row, self._store.codec)
+            if not row.input_preview.startswith(MARK):
+                return view
+            text = self._derived_text(conn, run_id, sequence, row.input_preview)
+        shown = mask_json_text(text[:PREVIEW_CHARACTERS])
+        return replace(view, input_preview=shown, input_size=len(text))
+
+    def _derived_text(self, conn: Connection, run_id: str, sequence: int, stored: str) -> str:
+        try:
+            return load_input_text(conn, self._store.codec, run_id, sequence, stored)
+        except PayloadError:
+            return LOCKED_JSON
 
     def load_step_json(self, run_id: str, sequence: int, which: str) -> str | None:
         """Return the recorded `input` or `output` of an attempt as JSON text, secrets masked, or None."""
@@ -313,7 +328,13 @@ class RunQueries:
         )
         with self._store.asking() as conn:
             text = conn.execute(query).scalar()
-        return mask_json_text(self._store.codec.unseal(text)) if text is not None else None
+            if text is None:
+                return None
+            if which == "input":
+                opened = load_input_text(conn, self._store.codec, run_id, sequence, text)
+            else:
+                opened = self._store.codec.unseal(text)
+        return mask_json_text(opened)
 
     def list_attempts(self, run_id: str, *, latest: int) -> list[AttemptMark]:
         """Return the latest attempts, oldest first."""
@@ -409,9 +430,11 @@ def _attempt_from_row(row: Any, codec: PayloadCodec) -> AttemptMark:
 def step_view_from_row(row: Any, codec: PayloadCodec) -> StepView:
     """Return an attempt as pages show it: values opened, cut and masked."""
     failure = row.failure_classification
-    shown_input, input_size = previews.json_start(
-        codec, row.input_preview, row.input_size, PREVIEW_CHARACTERS
-    )
+    shown_input, input_size = UNREAD, len(UNREAD)
+    if not row.input_preview.startswith(MARK):
+        shown_input, input_size = previews.json_start(
+            codec, row.input_preview, row.input_size, PREVIEW_CHARACTERS
+        )
     shown_output, output_size = previews.json_start(
         codec, row.output_preview, row.output_size, PREVIEW_CHARACTERS
     )

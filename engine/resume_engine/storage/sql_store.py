@@ -60,6 +60,7 @@ from resume_engine.core.step_record import (
 from resume_engine.core.store import CheckpointStore
 from resume_engine.storage import rows
 from resume_engine.storage.audit_log import append_in_tx, insert_in_tx
+from resume_engine.storage.derived_inputs import RunInputs, load_input
 from resume_engine.storage.driver import asked_again, connection_was_lost
 from resume_engine.storage.encryption import codec_from_environment
 from resume_engine.storage.payload_codec import PayloadCodec
@@ -247,7 +248,7 @@ class SqlCheckpointStore(CheckpointStore):
         return rows.run_from_row(
             summary,
             metadata,
-            [rows.step_from_row(r, self.codec) for r in records],
+            list(rows.steps_from_rows(records, self.codec)),
         )
 
     def update_run(self, run: Run) -> None:
@@ -300,9 +301,7 @@ class SqlCheckpointStore(CheckpointStore):
             .order_by(step_records.c.legacy_duplicate, step_records.c.sequence.desc())
             .limit(1)
         )
-        with self.asking() as conn:
-            row = conn.execute(query).one_or_none()
-        return rows.step_from_row(row, self.codec) if row is not None else None
+        return self._one_step(query)
 
     # What the engine needs beside them
 
@@ -330,13 +329,13 @@ class SqlCheckpointStore(CheckpointStore):
     def iter_steps(self, run_id: str, *, completed_only: bool = False) -> Iterator[StepRecord]:
         """Yield records by sequence, a few hundred in memory at a time."""
         position = (-1, -1)
+        inputs = RunInputs(self.codec)
         while True:
             query = _steps_of(run_id).where(_after_position(position)).limit(_STEPS_PER_FETCH)
             if completed_only:
                 query = query.where(step_records.c.status.in_(COMPLETED_STATUSES))
             fetched = self._fetch_steps(query)
-            for row in fetched:
-                yield rows.step_from_row(row, self.codec)
+            yield from rows.steps_from_rows(fetched, self.codec, inputs)
             if len(fetched) < _STEPS_PER_FETCH:
                 return
             position = (fetched[-1].sequence, fetched[-1].legacy_duplicate)
@@ -371,9 +370,15 @@ class SqlCheckpointStore(CheckpointStore):
     def load_step(self, run_id: str, sequence: int) -> StepRecord | None:
         """Return one record of a run by its sequence, or None."""
         query = _steps_of(run_id).where(step_records.c.sequence == sequence).limit(1)
+        return self._one_step(query)
+
+    def _one_step(self, query: Select[Any]) -> StepRecord | None:
         with self.asking() as conn:
             row = conn.execute(query).one_or_none()
-        return rows.step_from_row(row, self.codec) if row is not None else None
+            if row is None:
+                return None
+            given = load_input(conn, self.codec, row.run_id, row.sequence, row.input_json)
+        return rows.step_from_row(row, self.codec, given)
 
     def commit(self, change: RunChange) -> RunSummary:
         """Write a change in one transaction and return the run with its new version.

@@ -1,0 +1,95 @@
+"""Inputs that are not stored because they follow from the record, and the one place that makes them again.
+
+A step of a workflow is given the input of the step before it, merged with that one's output. So only the
+first record of an execution keeps its input; those behind it keep a mark with the sequence of that record.
+What was given is its input, merged with the outputs of the completed steps from there on, in order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, func, select
+
+from resume_engine.core import codec as payloads
+from resume_engine.core.errors import PayloadUnreadableError
+from resume_engine.core.step_record import COMPLETED_STATUSES, StepKind, StepRecord
+from resume_engine.storage.payload_codec import PayloadCodec
+from resume_engine.storage.schema import status_is, step_records
+
+MARK = "="  # no JSON and nothing sealed begins like this
+UNREAD = '{"follows": "from the record; open the step to see it"}'
+"""What a list of steps has in place of such an input: making it again means to read what came before."""
+
+_STEP = StepKind.STEP.value
+
+
+def mark_of(record: StepRecord) -> str | None:
+    """Return what is stored in place of an input that follows from the record; None for any other."""
+    # An attempt that failed keeps its input: a retry must get exactly that, whatever becomes of the rest.
+    if record.follows_from is None or not record.is_completed:
+        return None
+    return f"{MARK}{record.follows_from}"
+
+
+def is_stored(column: Any) -> ColumnElement[bool]:
+    """Return the condition that an input column holds the input itself."""
+    return func.substr(column, 1, 1) != MARK
+
+
+class RunInputs:
+    """Give the rows of one run their inputs, asked in order of sequence from a record that keeps its own."""
+
+    def __init__(self, codec: PayloadCodec) -> None:
+        self._codec = codec
+        self._first = -1
+        self._state: dict[str, Any] = {}
+
+    def before(self, row: Any) -> dict[str, Any]:
+        """Return the input of the next row."""
+        stored: str = row.input_json
+        if stored.startswith(MARK):
+            if int(stored[1:]) != self._first:
+                raise PayloadUnreadableError(f"it follows from record {stored[1:]}, which is not there")
+            return dict(self._state)
+        given: dict[str, Any] = self._codec.decode(stored)
+        if row.kind == _STEP and row.status in COMPLETED_STATUSES:
+            self._first, self._state = row.sequence, dict(given)
+        return given
+
+    def after(self, row: Any, output: dict[str, Any] | None) -> None:
+        """Merge the output of the row that was asked for."""
+        if output and row.kind == _STEP and row.status in COMPLETED_STATUSES:
+            self._state |= output
+
+
+def load_input(conn: Connection, codec: PayloadCodec, run_id: str, sequence: int, stored: str) -> Any:
+    """Return the input of one record, `stored` being what its column holds."""
+    if not stored.startswith(MARK):
+        return codec.decode(stored)
+    query = (
+        select(
+            step_records.c.sequence,
+            step_records.c.kind,
+            step_records.c.status,
+            step_records.c.input_json,
+            step_records.c.output_json,
+        )
+        .where(step_records.c.run_id == run_id, status_is(*COMPLETED_STATUSES))
+        .where(step_records.c.sequence >= int(stored[1:]), step_records.c.sequence <= sequence)
+        .order_by(step_records.c.sequence, step_records.c.legacy_duplicate)
+    )
+    inputs = RunInputs(codec)
+    for row in conn.execute(query):
+        given = inputs.before(row)
+        if row.sequence == sequence:
+            return given
+        inputs.after(row, None if row.output_json is None else codec.decode(row.output_json))
+    raise PayloadUnreadableError("its record is no longer there")
+
+
+def load_input_text(conn: Connection, codec: PayloadCodec, run_id: str, sequence: int, stored: str) -> str:
+    """Return the JSON text of the input of one record."""
+    if not stored.startswith(MARK):
+        return codec.unseal(stored)
+    return payloads.dumps(load_input(conn, codec, run_id, sequence, stored))
