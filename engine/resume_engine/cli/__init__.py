@@ -10,6 +10,7 @@ from resume_engine.cli.command_group import CommandLine
 from resume_engine.cli.db import db
 from resume_engine.cli.gates import gates
 from resume_engine.cli.gc import gc
+from resume_engine.cli.policy import policy
 from resume_engine.cli.replay import replay
 from resume_engine.cli.runs import runs
 from resume_engine.cli.smoke_test import smoke_test
@@ -24,5 +25,5 @@ def main() -> None:
     """
 
 
-for _command in (audit, db, gates, gc, replay, runs, smoke_test):
+for _command in (audit, db, gates, gc, policy, replay, runs, smoke_test):
     main.add_command(_command)

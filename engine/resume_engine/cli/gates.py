@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -12,11 +12,14 @@ from resume_engine.cli.database import database_option, opened
 from resume_engine.cli.person import as_option, person
 from resume_engine.cli.printing import moment, next_step, one_line, table
 from resume_engine.cli.runs import choice, commands_for, summary_json
+from resume_engine.core.clock import utc_now
 from resume_engine.core.decisions import DecisionKind, DecisionRequest, decide
+from resume_engine.core.gate_standing import GateStanding
 from resume_engine.core.policy_file import policy_from_environment
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, RunStatus
 from resume_engine.core.run_summary import RunSummary
+from resume_engine.storage.gate_queries import GateQueries
 from resume_engine.storage.keyset import Cursor
 from resume_engine.storage.run_queries import RunQueries
 
@@ -53,6 +56,7 @@ def list_gates(
     as_json: bool,
 ) -> None:
     """List everything that waits for a person, the longest waiting first."""
+    policy = policy_from_environment()
     with opened(database) as store:
         page = RunQueries(store).list_blocked(
             action=GateAction(kind) if kind else None,
@@ -61,9 +65,10 @@ def list_gates(
             cursor=Cursor.decode(cursor) if cursor else None,
             limit=limit,
         )
+        progress = GateQueries(store).progress(page.items, policy, utc_now())
     if as_json:
         for run in page.items:
-            click.echo(json.dumps(summary_json(run)))
+            click.echo(json.dumps(summary_json(run, progress.get(run.run_id, ()))))
         return
     if not page.items:
         narrowed = kind or environment or workflow
@@ -71,15 +76,16 @@ def list_gates(
         return
     table(
         ("RUN", "WORKFLOW", "ENV", "FAILURE", "STEP", "SINCE", "WAITS FOR", "ERROR"),
-        [_line(run) for run in page.items],
+        [_line(run, progress.get(run.run_id, ())) for run in page.items],
     )
     if page.next_cursor:
         click.echo(f"\nMore: add --cursor {page.next_cursor}")
     next_step("\n      ".join(commands_for(page.items[0])))
 
 
-def _line(run: RunSummary) -> tuple[str, ...]:
+def _line(run: RunSummary, progress: Sequence[GateStanding]) -> tuple[str, ...]:
     failure = run.failure
+    words = {gate.action: f" ({one_line(gate.words)})" for gate in progress if gate.words}
     return (
         one_line(run.run_id),
         one_line(run.workflow_name, 32),
@@ -87,7 +93,7 @@ def _line(run: RunSummary) -> tuple[str, ...]:
         failure.key if failure else "-",
         one_line(failure.step_name, 32) if failure else "-",
         moment(run.blocked_since),
-        " + ".join(action.value for action in run.blocked_by),
+        " + ".join(action.value + words.get(action, "") for action in run.blocked_by),
         one_line(failure.message, 60) if failure else "",
     )
 
@@ -158,11 +164,22 @@ def _decide(
     policy = policy_from_environment()
     with opened(database) as store:
         run, decision = decide(store, request, policy)
+        progress = GateQueries(store).progress([run], policy, utc_now()).get(run_id, [])
     click.echo(
         f"{_DONE[kind]}: run {one_line(run_id)}, failure {one_line(decision.failure_key)}, "
         f"by {one_line(decision.actor)} at {moment(decision.decided_at)}."
     )
+    for gate in progress:
+        if gate.action.value == kind.value:
+            click.echo(f"That is {one_line(gate.words)}. {plural(gate.missing)} needed.")
+    if run.cleared_until is not None:
+        click.echo(f"It counts until {moment(run.cleared_until)}; resume the run before that.")
     _say_what_follows(run)
+
+
+def plural(people: int) -> str:
+    """Return how many other people are meant, as the beginning of a sentence."""
+    return "Another person is" if people == 1 else f"{people} other people are"
 
 
 def _say_what_follows(run: RunSummary) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any
@@ -15,6 +16,8 @@ from resume_engine.cli.printing import moment, next_step, one_line, table
 from resume_engine.cli.reveal import note_reveal, reveal_option
 from resume_engine.core.clock import utc_now
 from resume_engine.core.errors import RunNotFoundError
+from resume_engine.core.gate_progress import with_progress
+from resume_engine.core.gate_standing import GateStanding
 from resume_engine.core.masking import mask_json_text
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment
@@ -118,7 +121,7 @@ def show(database: str, run_id: str, as_json: bool, reveal: bool, name: str | No
     _print_next(head.summary)
 
 
-def summary_json(run: RunSummary) -> dict[str, Any]:
+def summary_json(run: RunSummary, progress: Sequence[GateStanding] = ()) -> dict[str, Any]:
     """Return what a list says about a run, as JSON."""
     return {
         "run_id": run.run_id,
@@ -131,7 +134,7 @@ def summary_json(run: RunSummary) -> dict[str, Any]:
         "steps_completed": run.steps_completed,
         "steps_total": run.steps_total,
         "resume_from_index": run.resume_from_index,
-        "resume_blockers": [blocker.to_dict() for blocker in blockers_of(run)],
+        "resume_blockers": [b.to_dict() for b in with_progress(blockers_of(run), progress)],
     }
 
 
@@ -197,10 +200,14 @@ def _print_head(head: RunHead) -> None:
     if run.blocked_by:
         waits = " + ".join(action.value for action in run.blocked_by)
         click.echo(f"Waits for {waits} since {moment(run.blocked_since)}")
+    if run.cleared_until is not None and not run.blocked_by:
+        click.echo(f"Cleared   until {moment(run.cleared_until)}; resumed later its gates close again")
     for decision in head.decisions:
         note = f": {one_line(decision.note, 200)}" if decision.note else ""
+        note = note if decision.opened else f" (more people were needed){note}"
         click.echo(
-            f"Decision  {one_line(decision.failure_key)} {decision.kind.value} by {one_line(decision.actor)} "
+            f"Decision  {one_line(decision.failure_key)} {decision.kind.value} by "
+            f"{one_line(decision.shown_name)} "
             f"({one_line(decision.channel)}) at {moment(decision.decided_at)}{note}"
         )
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from resume_engine.core import codec
+from resume_engine.core import clock, codec
 from resume_engine.core.actor import Actor
 from resume_engine.core.audit import AuditEvent, EventType
-from resume_engine.core.clock import utc_now
 from resume_engine.core.decision import Decision, DecisionKind, gates_view, parse_decision_kind
 from resume_engine.core.errors import (
     AlreadyDecidedError,
@@ -103,7 +102,7 @@ def rehearse(store: CheckpointStore, request: DecisionRequest, policy: Policy) -
     """Raise what `decide` would, before something is done that only makes sense with the decision."""
     try:
         check_request(request)
-        _judged(store, request, policy, utc_now())
+        _judged(store, request, policy, clock.utc_now())
     except DecisionError as refusal:
         _record_refusal(store, request, refusal)
         raise
@@ -261,7 +260,7 @@ def _why_not(run: RunSummary, action: GateAction) -> str:
 
 
 def _record(store: CheckpointStore, request: DecisionRequest, policy: Policy) -> tuple[RunSummary, Decision]:
-    at = utc_now()
+    at = clock.utc_now()
     for _ in range(_ATTEMPTS):
         change = _judged(store, request, policy, at)
         try:
@@ -367,7 +366,7 @@ def _record_refusal(store: CheckpointStore, request: DecisionRequest, refusal: D
         AuditEvent.by(
             request.actor,
             EventType.GATE_REFUSED,
-            utc_now(),
+            clock.utc_now(),
             run_id=request.run_id,
             failure_key=shown,
             payload={"kind": request.kind.value, "reason": type(refusal).__name__, "message": str(refusal)},

@@ -40,16 +40,28 @@ def standings(
     return found
 
 
+def run_now(store: CheckpointStore, run: RunSummary, at: datetime) -> tuple[RunSummary, Sequence[Decision]]:
+    """Return the run as it stands, decisions that have ended left out, and those about its failure."""
+    if run.failure is None:
+        return run, ()
+    decisions = store.list_decisions(run.run_id, failure_key=run.failure.key)
+    return as_of(run, decisions, at), decisions
+
+
 def blockers_now(store: CheckpointStore, run: RunSummary, policy: Policy) -> list[ResumeBlocker]:
     """Return the decisions that are missing, with how many people have decided and how many must."""
-    at = clock.utc_now()
     if run.failure is None or (not policy.rules and run.cleared_until is None):
         return blockers_of(run)
-    decisions = store.list_decisions(run.run_id, failure_key=run.failure.key)
-    now = as_of(run, decisions, at)
-    return [
-        replace(blocker, approvals_needed=standing.needed, approvals_given=len(standing.given))
-        for blocker, standing in zip(
-            blockers_of(now), standings(store, now, decisions, policy, at), strict=True
-        )
-    ]
+    at = clock.utc_now()
+    now, decisions = run_now(store, run, at)
+    return with_progress(blockers_of(now), standings(store, now, decisions, policy, at))
+
+
+def with_progress(blockers: Sequence[ResumeBlocker], progress: Sequence[GateStanding]) -> list[ResumeBlocker]:
+    """Return blockers with how many people have decided and how many must, where that is known."""
+    known = {gate.action.value: gate for gate in progress}
+    return [_counted(b, known[b.required_action]) if b.required_action in known else b for b in blockers]
+
+
+def _counted(blocker: ResumeBlocker, gate: GateStanding) -> ResumeBlocker:
+    return replace(blocker, approvals_needed=gate.needed, approvals_given=len(gate.given))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
@@ -12,8 +12,11 @@ from typing import Any
 from sqlalchemy import Select, String, and_, cast, func, literal, select
 
 from resume_engine.core.audit import AuditEvent, EventType
-from resume_engine.core.decision import Decision
+from resume_engine.core.decision import Decision, DecisionKind
 from resume_engine.core.errors import InvalidValueError
+from resume_engine.core.gate_standing import GateStanding, standing_of
+from resume_engine.core.policy import Origin, Policy, Requirement
+from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import COMPLETED_STATUSES, StepKind
 from resume_engine.storage import previews, rows
@@ -72,12 +75,14 @@ class GateQueries:
         self._store = store
 
     def oldest_waiting(self) -> Case | None:
-        """Return the run that waits longest for a person, with all its evidence; one statement."""
+        """Return the run that waits longest for a person, with all its evidence.
+
+        One statement, and another when some of what it needs was decided already.
+        """
         run_key = cast(runs.c.failure_step_index, String) + ":" + cast(runs.c.failure_sequence, String)
         query = (
             case_query(runs.c.failure_sequence)
             .add_columns(*labelled(decisions.c, _DECISION))
-            # A failure closes two gates at most: while one is closed, at most one decision about it exists.
             .outerjoin(
                 decisions, and_(decisions.c.run_id == runs.c.run_id, decisions.c.failure_key == run_key)
             )
@@ -89,9 +94,10 @@ class GateQueries:
             row = conn.execute(query).one_or_none()
         if row is None:
             return None
-        decided = part(row, _DECISION)
-        found = [previews.decision(decided, self._store.codec)] if decided.decision_id is not None else []
-        return case_from_row(row, None, found, self._store.codec)
+        case = case_from_row(row, None, (), self._store.codec)
+        if part(row, _DECISION).decision_id is None:
+            return case
+        return replace(case, decisions=self._decisions_about([case.run]).get(case.run.run_id, ()))
 
     def load_case(self, run_id: str, failure_key: str | None = None) -> Case | None:
         """Return one failure event of a run, the current one by default, or None; two statements.
@@ -111,6 +117,42 @@ class GateQueries:
             ).all()
         decided = [previews.decision(r, self._store.codec) for r in found]
         return case_from_row(row, failure_key, decided, self._store.codec)
+
+    def progress(
+        self, several: Sequence[RunSummary], policy: Policy, at: datetime
+    ) -> dict[str, list[GateStanding]]:
+        """Return how far the closed gates of some runs are, by run id; two statements at most.
+
+        Runs that no rule of the policy concerns are left out; without a policy nothing is read.
+        """
+        needed = {run.run_id: _requirements(run, policy) for run in several}
+        ruled = [run for run in several if any(r.rule is not None for r in needed[run.run_id].values())]
+        if not ruled:
+            return {}
+        made = self._decisions_about(ruled)
+        names = {d.actor for found in made.values() for d in found}
+        owners = self._store.owners_of_keys({*names, *(r.started_by for r in ruled if r.started_by)})
+        found = {}
+        for run in ruled:
+            origin, decided = Origin(started_by=run.started_by, owners=owners), made.get(run.run_id, ())
+            found[run.run_id] = [
+                standing_of(action, requirement, decided, origin, at)
+                for action, requirement in needed[run.run_id].items()
+            ]
+        return found
+
+    def _decisions_about(self, several: Sequence[RunSummary]) -> dict[str, list[Decision]]:
+        """Return the decisions about the current failures of some runs, by run id, in order."""
+        current = {run.run_id: run.failure.key for run in several if run.failure is not None}
+        query = (
+            select(decisions).where(decisions.c.run_id.in_(sorted(current))).order_by(decisions.c.decision_id)
+        )
+        found: dict[str, list[Decision]] = {}
+        with self._store.asking() as conn:
+            for row in conn.execute(query):
+                if row.failure_key == current[row.run_id]:
+                    found.setdefault(row.run_id, []).append(previews.decision(row, self._store.codec))
+        return found
 
     def load_aftermath(self, run_id: str, sequence: int, since: datetime) -> Aftermath:
         """Return the first resume after `since` and the attempts behind `sequence`; two statements."""
@@ -154,6 +196,13 @@ class GateQueries:
             )
             for row in found
         ]
+
+
+def _requirements(run: RunSummary, policy: Policy) -> dict[GateAction, Requirement]:
+    return {
+        action: policy.requirement(DecisionKind(action.value), run.environment, run.workflow_name)
+        for action in run.blocked_by
+    }
 
 
 def case_query(sequence: Any) -> Select[Any]:

@@ -26,10 +26,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from resume_engine.core import clock
 from resume_engine.core.actor import ENGINE_ACTOR, Actor, key_id_of
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.audit_chain import event_link, links_of
-from resume_engine.core.clock import utc_now
 from resume_engine.core.decision import Decision, gates_view
 from resume_engine.core.decision_end import closed_gates
 from resume_engine.core.errors import (
@@ -244,7 +244,7 @@ class SqlCheckpointStore(CheckpointStore):
         metadata = self.codec.decode(row.metadata_json)
         metadata.pop("gates", None)  # 0.2.0 kept decisions there; they are rows now
         if decided:
-            metadata["gates"] = gates_view(decided, closed_gates(summary, decided, utc_now()))
+            metadata["gates"] = gates_view(decided, closed_gates(summary, decided, clock.utc_now()))
         return rows.run_from_row(
             summary,
             metadata,
@@ -258,7 +258,7 @@ class SqlCheckpointStore(CheckpointStore):
             raise RunNotFoundError(run.run_id)
         check_run(run)
         before = closed_in_time(self, before, ENGINE_ACTOR)
-        after = with_status(before, run.status, utc_now())
+        after = with_status(before, run.status, clock.utc_now())
         event = AuditEvent.by(
             ENGINE_ACTOR,
             EventType.RUN_UPDATED,
