@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response, current_app, request
+from flask import Response, make_response, request
 
 from resume_engine.core.run_summary import RunSummary
 from webapp.errors import PreconditionFailedError
@@ -27,7 +27,7 @@ def not_modified(run: RunSummary) -> Response:
 
 def answer(body: dict[str, Any], run: RunSummary) -> Response:
     """Return `body` as JSON under the run's entity tag."""
-    return tagged(current_app.json.response(body), run)
+    return tagged(make_response(body), run)
 
 
 def tagged(response: Response, run: RunSummary) -> Response:
