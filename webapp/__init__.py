@@ -22,6 +22,7 @@ from webapp import (
     health,
     htmx,
     input_guard,
+    metrics,
     navigation,
     pages,
     permissions,
@@ -54,9 +55,22 @@ def create_app(settings: Settings | None = None, *, store: SqlCheckpointStore | 
     )
     _configure(app, settings)
     extensions.register(app, settings, store or open_store(settings.database_url))
-    for part in (compression, headers, htmx, errors, input_guard, cors, csrf, sessions, permissions, api):
+    for part in (
+        metrics,
+        compression,
+        headers,
+        htmx,
+        errors,
+        input_guard,
+        cors,
+        csrf,
+        sessions,
+        permissions,
+        api,
+    ):
         part.register(app)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(metrics.blueprint)
     if not settings.api_only:
         _register_pages(app)
     permissions.check_routes(app)

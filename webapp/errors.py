@@ -216,7 +216,8 @@ def respond(error: Exception) -> Response:
     if status >= 500:
         logger.error("%s: %s %r failed", request_id(), request.method, request.path, exc_info=error)
     if is_api_request():
-        response = problem(status, detail_of(error, status), code_of(error))
+        g.refusal_code = code_of(error)  # webapp.metrics counts it
+        response = problem(status, detail_of(error, status), g.refusal_code)
     else:
         response = render(status, _message(error, status), title=TITLE_OF_ERROR.get(type(error)))
     if status == 401 and is_api_request():

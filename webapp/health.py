@@ -9,10 +9,12 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.exc import SQLAlchemyError
 
 from resume_engine.core.errors import SchemaError
+from resume_engine.storage.clock_difference import clock_difference
 from resume_engine.storage.schema_version import found_schema, raise_unless_head
 from webapp.extensions import current_store
 from webapp.permissions import public
 
+CLOCK_TOLERANCE_SECONDS = 5.0
 logger = logging.getLogger(__name__)
 blueprint = Blueprint("health", __name__)
 
@@ -27,14 +29,20 @@ def health() -> ResponseReturnValue:
 @blueprint.get("/ready")
 @public
 def ready() -> ResponseReturnValue:
-    """Say whether the database answers and has this release's schema."""
+    """Say whether the database answers and has this release's schema, and how far the clocks are apart."""
+    store = current_store()
     try:
-        with current_store().reading() as conn:
-            raise_unless_head(found_schema(conn))
+        with store.reading() as conn:
+            schema = found_schema(conn)
+            raise_unless_head(schema)
+            off = clock_difference(store, conn)
     except SQLAlchemyError:
         logger.warning("not ready: the database does not answer", exc_info=True)
         return {"status": "unavailable", "reason": "the database does not answer"}, 503
     except SchemaError:
         logger.warning("not ready", exc_info=True)
         return {"status": "unavailable", "reason": "the database has the schema of another release"}, 503
-    return {"status": "ok"}
+    if abs(off) > CLOCK_TOLERANCE_SECONDS:
+        # Leases go by the database's clock; sessions and keys end by this one.
+        logger.warning("the clock of this server is %.1f s off that of the database", off)
+    return {"status": "ok", "schema": schema, "clock_difference_seconds": round(off, 3)}

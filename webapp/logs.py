@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TextIO
+
+from flask import g, has_request_context, request, session
 
 from resume_engine.cli.printing import one_line
 from resume_engine.core.masking import SecretsFilter
@@ -22,11 +28,50 @@ class OneLineFormatter(logging.Formatter):
         )
 
 
-def configure(level: str) -> None:
+class JsonFormatter(logging.Formatter):
+    """Write an entry as one line of JSON in ASCII: whatever it holds, it can forge nothing."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the entry as JSON."""
+        entry = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **request_ids(),
+        }
+        if record.exc_info and not record.exc_text:
+            record.exc_text = self.formatException(record.exc_info)
+        if record.exc_text:
+            entry["traceback"] = record.exc_text
+        return json.dumps(entry)
+
+
+def request_ids() -> dict[str, str]:
+    """Return which request this is, whose it is and what run it is about, as far as that is known."""
+    if not has_request_context():
+        return {}
+    ids = {"request_id": g.get("request_id"), "run_id": (request.view_args or {}).get("run_id")}
+    with suppress(Exception):  # a log line never fails for what it could also have told
+        caller, person = g.get("api_caller"), getattr(session, "person", None)
+        ids["actor"] = caller.actor.name if caller is not None else person.email if person else None
+    return {name: str(value) for name, value in ids.items() if value}
+
+
+def handler(log_format: str) -> logging.StreamHandler[TextIO]:
+    """Return what writes entries to standard error, secrets masked."""
+    writing = logging.StreamHandler(sys.stderr)
+    writing.addFilter(SecretsFilter())
+    writing.setFormatter(
+        JsonFormatter()
+        if log_format == "json"
+        else OneLineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
+    return writing
+
+
+def configure(level: str, log_format: str = "text") -> None:
     """Send the log to standard error from `level` upwards; a library must not do this, a program may."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(SecretsFilter())
-    handler.setFormatter(OneLineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=level.upper(), handlers=[handler(log_format)], force=True)
     # Its warning about a full queue is about itself, not about anything an operator can do.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)

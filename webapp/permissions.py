@@ -24,6 +24,7 @@ from webapp.errors import AccessDeniedError, SignedOutError
 from webapp.extensions import current_settings, current_store, services
 from webapp.htmx import is_background, is_htmx, page_address
 from webapp.keys.caller import count_request, current_caller
+from webapp.settings import METRICS
 
 View = TypeVar("View", bound=Callable[..., Any])
 logger = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ def enforce() -> ResponseReturnValue | None:
 
 def _enforce_key(needed: Permission | str | None) -> None:
     """Let a request to the API pass only if its key may use the view; cookies mean nothing here."""
-    if needed == PUBLIC:
+    if needed == PUBLIC or (request.path == METRICS and current_settings().metrics_public):
         return
     caller = current_caller()
     count_request()

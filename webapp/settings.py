@@ -19,6 +19,8 @@ from resume_engine.storage.open_store import DEFAULT_DATABASE_URL
 from webapp.keys.limits import Rate
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
+METRICS = "/metrics"
 SECRET_KEY_MIN_CHARACTERS = 32
 KEY_MIN_CHARACTERS = 16
 DEFAULT_RATE = Rate(1_000, 1)
@@ -68,6 +70,9 @@ class Settings:
     demo_operator_key: str | None = field(default=None, repr=False)  # decides on the demo runs only
     demo_mode: bool = False
     policy_file: str | None = None  # who may decide what; None: operators and admins, each alone
+    log_format: str = "text"
+    metrics_public: bool = True  # /metrics without a key; from outside only where that was asked for
+    workers: int = 1  # processes of `resume-engine serve`
     api_rate_limit: Rate | None = DEFAULT_RATE  # of each key, in each process; None: none
 
     def __post_init__(self) -> None:
@@ -91,7 +96,7 @@ class Settings:
 
     def is_api_path(self, path: str) -> bool:
         """Return whether a path belongs to the JSON API: it takes keys, and answers in JSON."""
-        return self.api_only or path == self.api_prefix or path.startswith(f"{self.api_prefix}/")
+        return self.api_only or path.startswith(f"{self.api_prefix}/") or path in (self.api_prefix, METRICS)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] | None = None) -> Settings:
@@ -121,6 +126,9 @@ class Settings:
             demo_operator_key=_read(given, "DEMO_OPERATOR_KEY", _key, None),
             demo_mode=_read(given, "DEMO_MODE", _boolean, cls.demo_mode),
             policy_file=_read(given, POLICY_VARIABLE, _policy_file, None),
+            log_format=_read(given, "LOG_FORMAT", _log_format, cls.log_format),
+            metrics_public=_read(given, "METRICS_PUBLIC", _boolean, local and not given.get("PROXY_HOPS")),
+            workers=_read(given, "WORKERS", _workers, cls.workers),
             api_rate_limit=_read(given, "API_RATE_LIMIT", _rate, cls.api_rate_limit),
         )
 
@@ -169,6 +177,18 @@ def _log_level(text: str) -> str:
     if text.lower() not in LOG_LEVELS:
         raise ValueError(f"is {text!r}; expected one of {', '.join(LOG_LEVELS)}")
     return text.lower()
+
+
+def _log_format(text: str) -> str:
+    if text.lower() not in LOG_FORMATS:
+        raise ValueError(f"is {text!r}; expected one of {', '.join(LOG_FORMATS)}")
+    return text.lower()
+
+
+def _workers(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 64:
+        raise ValueError(f"is {text!r}; expected a number of processes, 1 to 64")
+    return int(text)
 
 
 def _boolean(text: str) -> bool:

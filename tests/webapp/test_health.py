@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from flask import Flask
-from sqlalchemy import text
+from sqlalchemy import literal, text
 from sqlalchemy.exc import OperationalError
 
+from resume_engine.core import clock
+from resume_engine.storage.schema import HEAD_REVISION, UtcDateTime
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.provision.app_fixtures import PageClient
 
 
 def test_up_and_ready(client: PageClient) -> None:
     assert client.get("/health").json == {"status": "ok"}
-    assert client.get("/ready").json == {"status": "ok"}
+    ready = client.get("/ready").json
+    assert ready is not None
+    assert (ready["status"], ready["schema"]) == ("ok", HEAD_REVISION)
+    assert abs(ready["clock_difference_seconds"]) < 1
 
 
 def test_up_but_not_ready_without_a_database(
@@ -35,6 +42,21 @@ def test_not_ready_with_another_release_s_schema(client: PageClient, page_store:
     answer = client.get("/ready")
     assert answer.status_code == 503
     assert "another release" in answer.text
+
+
+def test_clocks_that_disagree_are_told(
+    client: PageClient,
+    page_store: SqlCheckpointStore,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    theirs = literal(clock.utc_now() + timedelta(minutes=10), UtcDateTime)
+    monkeypatch.setattr(page_store, "database_now", lambda plus_seconds=0.0: theirs)
+    answer = client.get("/ready")
+    assert answer.status_code == 200
+    assert answer.json is not None
+    assert -601 < answer.json["clock_difference_seconds"] < -590
+    assert "clock of this server" in caplog.text
 
 
 @pytest.mark.parametrize("method", ["post", "put", "delete"])

@@ -45,6 +45,7 @@ def test_everything_can_be_said() -> None:
         trusted_hosts=("runs.example.org", ".ops.example.org"),
         proxy_hops=2,
         cors_origins=("https://a.example", "http://b.example:8080"),
+        metrics_public=False,
     )
 
 

@@ -6,9 +6,10 @@ import click
 
 from webapp.cli.dashboard import dashboard
 from webapp.cli.keys import keys
+from webapp.cli.serve import serve
 from webapp.cli.users import users
 
-__all__ = ["dashboard", "keys", "users"]
+__all__ = ["dashboard", "keys", "serve", "users"]
 
 
 def __getattr__(name: str) -> click.Command:

@@ -40,14 +40,19 @@ def dashboard(ctx: click.Context, database: str | None, host: str | None, port: 
     settings = read_settings(DATABASE_URL=database, HOST=host, PORT=port)
     if named:
         refuse_missing_file(settings.database_url)
+    serve_here(settings, with_link=named)
+
+
+def serve_here(settings: Settings, *, with_link: bool) -> None:
+    """Serve from this process until it is told to stop."""
     try:
         listening = listen(settings)
     except PortTakenError as problem:
         raise click.ClickException(one_line(str(problem))) from problem
     with listening, open_store(settings.database_url) as store:
         app = create_app(settings, store=store)
-        configure_logs(settings.log_level)
-        _introduce(settings, store, with_link=named)
+        configure_logs(settings.log_level, settings.log_format)
+        introduce(settings, store, with_link=with_link)
         serve(app, settings, listening)
     click.echo("Stopped.")
 
@@ -61,7 +66,8 @@ def read_settings(**given: str | None) -> Settings:
         raise click.ClickException(one_line(str(problem))) from problem
 
 
-def _introduce(settings: Settings, store: SqlCheckpointStore, *, with_link: bool) -> None:
+def introduce(settings: Settings, store: SqlCheckpointStore, *, with_link: bool) -> None:
+    """Say where the dashboard is, and how to come in."""
     address = address_of(settings)
     click.echo(f"Dashboard on {one_line(store.url)}")
     click.echo(f"  {address}")
