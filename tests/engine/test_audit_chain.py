@@ -15,6 +15,7 @@ from resume_engine.core.actor import ENGINE_ACTOR
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.audit_chain import (
     canonical,
+    completed_text,
     digest,
     entry_hash,
     event_header,
@@ -210,3 +211,23 @@ def test_a_change_chains_its_record_before_its_events() -> None:
     assert [link.prev_hash for link in links] == ["d" * 64, links[0].hash, links[1].hash]
     assert links[0].hash == record_hash(RUN, 5, "d" * 64, record())
     assert list(links_of(RunChange(before=before, after=before))) == []
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"started_at": None, "duration_ms": None, "worker": None},
+        {"step_name": 'odd "name" \\ ü 😀 \x1f\u2028', "worker": "höst:1:a", "attempt": 3},
+        {"classified_by": "reconciled after an interruption"},
+    ],
+    ids=["plain", "nulls", "odd texts", "reconciled"],
+)
+@pytest.mark.parametrize("ends", [(None, None), ("a" * 64, "b" * 64)], ids=["first", "later"])
+def test_the_short_way_to_a_header_writes_the_same(
+    fields: dict[str, Any], ends: tuple[str | None, str | None]
+) -> None:
+    made = record(status=StepStatus.COMPLETED, **fields)
+    before, output = ends
+    header = step_header(RUN, 7, before, made, input_digest=None, output_digest=output)
+    assert completed_text(RUN, 7, before, made, output) == canonical(header)

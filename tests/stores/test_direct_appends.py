@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 
+from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import StepRecord
 from resume_engine.storage.open_store import open_store
@@ -60,3 +62,23 @@ def test_a_forked_child_does_not_speak_on_a_kept_connection(tmp_path: Path) -> N
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert len(store._direct._idle) == 1, "the parent keeps its own"  # type: ignore[attr-defined]
         assert append(store, run).steps_completed == 2
+
+
+def test_a_long_workflow_does_not_make_a_step_write_more_pages(tmp_path: Path) -> None:
+    path, steps = tmp_path / "x.db", 300
+    with open_store(f"sqlite:///{path}") as store:
+
+        @event.listens_for(store.engine, "connect")
+        def _keep_the_log(connection: Any, _: Any) -> None:
+            connection.execute("PRAGMA wal_autocheckpoint=0")
+
+        store.close()
+        engine = ResumeEngine(store)
+        run = engine.start_run("w")
+        log = Path(f"{path}-wal")
+        before = log.stat().st_size
+        # 30 KB of names: what SQLite keeps of the run's row on pages of their own.
+        engine.execute_workflow(run.run_id, [("n" * 100 + str(n), lambda *_: {"a": 1}) for n in range(steps)])
+        frames = (log.stat().st_size - before) / (4096 + 24)
+    # The row of the run, the record, its place in two indexes; now and then an index page is split.
+    assert frames / steps < 6, f"{frames / steps:.1f} pages a step"

@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 from resume_engine.core.payload import encode, payload_hash, storable
@@ -48,7 +49,11 @@ def canonical(header: Mapping[str, Any]) -> str:
 
 def entry_hash(header: Mapping[str, Any]) -> str:
     """Return the hash of an entry."""
-    return hashlib.sha256(_DOMAIN + canonical(header).encode("utf-8", "surrogatepass")).hexdigest()
+    return _text_hash(canonical(header))
+
+
+def _text_hash(text: str) -> str:
+    return hashlib.sha256(_DOMAIN + text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def digest(text: str | None) -> str | None:
@@ -105,6 +110,29 @@ def step_header(
     }
 
 
+def completed_text(
+    stream: str, seq: int, prev_hash: str | None, record: StepRecord, output_digest: str | None
+) -> str:
+    """Return the canonical header of a completed step whose hash covers its input; every step pays for it."""
+    quoted = encode_basestring
+    return (
+        f'{{"attempt":{record.attempt},"classified_by":{_text_or_null(record.classified_by)},"duplicate":0,'
+        f'"duration_ms":{"null" if record.duration_ms is None else record.duration_ms},"entry":"step",'
+        '"error_message":null,"error_traceback":null,"error_type":null,"failure_classification":null,'
+        f'"idempotency_key":{quoted(record.idempotency_key)},"input":null,'
+        f'"input_hash":{quoted(record.input_hash)},"output":{_text_or_null(output_digest)},'
+        f'"prev":{_text_or_null(prev_hash)},"seq":{seq},"sequence":{record.sequence},'
+        f'"started_at":{_text_or_null(moment_text(record.started_at))},"status":"{record.status.value}",'
+        f'"step_index":{record.step_index},"step_name":{quoted(record.step_name)},"stream":{quoted(stream)},'
+        f'"time":{_text_or_null(moment_text(record.timestamp))},"v":{VERSION},'
+        f'"worker":{_text_or_null(record.worker)}}}'
+    )
+
+
+def _text_or_null(text: str | None) -> str:
+    return "null" if text is None else encode_basestring(text)
+
+
 def event_header(
     stream: str, seq: int, prev_hash: str | None, event: AuditEvent, *, payload_digest: str | None
 ) -> Header:
@@ -147,6 +175,8 @@ def record_hash(stream: str, seq: int, prev_hash: str | None, record: StepRecord
         output = digest(encode(record.output_data) if record.output_text is None else record.output_text)
     # The engine hashed the input it wrote; what comes from outside says of its input what it likes.
     covered = record.input_text is not None or record.follows_from is not None
+    if covered and record.is_completed and not (record.failure_classification or record.error_type):
+        return _text_hash(completed_text(stream, seq, prev_hash, record, output))
     given = None if covered else input_digest(record, encode(record.input_data))
     return entry_hash(step_header(stream, seq, prev_hash, record, input_digest=given, output_digest=output))
 

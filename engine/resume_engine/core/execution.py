@@ -108,6 +108,7 @@ class RunExecution:
             output_data=None,
             status=StepStatus.RUNNING,
             idempotency_key=generate_idempotency_key(self.run.run_id, step.name, index, input_hash),
+            timestamp=self.run.updated_at,  # until it is recorded
             attempt=_earlier_attempts(self.run, step.name, index) + 1,
             worker=self._lease.owner,
             follows_from=follows_from,

@@ -79,17 +79,20 @@ runs = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("metadata_json", Text, nullable=False),
-    Column("environment", String(16), nullable=False, server_default="dev"),
     Column("version", Integer, nullable=False, server_default="0"),
     Column("change_id", String(32)),
-    Column("started_by", String(255)),
-    Column("finished_at", UtcDateTime),
-    Column("initial_input_json", Text),
-    Column("initial_input_hash", String(64)),
     Column("steps_completed", Integer, nullable=False, server_default="0"),
-    Column("steps_total", Integer),
     Column("next_sequence", Integer, nullable=False, server_default="0"),
     Column("resume_from_index", Integer, nullable=False, server_default="0"),
+    Column("lease_expires_at", UtcDateTime),
+    Column("chain_seq", Integer, nullable=False, server_default="0"),  # entries of the run's audit chain
+    Column("chain_head", String(64)),  # hash of the last one
+    Column("in_flight_json", Text),
+    Column("environment", String(16), nullable=False, server_default="dev"),
+    Column("started_by", String(255)),
+    Column("finished_at", UtcDateTime),
+    Column("initial_input_hash", String(64)),
+    Column("steps_total", Integer),
     Column("failure_step_index", Integer),
     Column("failure_step_name", String(255)),
     Column("failure_sequence", Integer),
@@ -106,14 +109,13 @@ runs = Table(
     Column("cleared_at", UtcDateTime),
     Column("lease_owner", String(255)),
     Column("lease_token", Integer, nullable=False, server_default="0"),
-    Column("lease_expires_at", UtcDateTime),
-    Column("in_flight_json", Text),
     Column("takeovers", Integer, nullable=False, server_default="0"),
     Column("workflow_hash", String(64)),
-    Column("workflow_json", Text),
     Column("cleared_until", UtcDateTime),  # decisions may end unused: the gate closes again then
-    Column("chain_seq", Integer, nullable=False, server_default="0"),  # entries of the run's audit chain
-    Column("chain_head", String(64)),  # hash of the last one
+    # Behind all the others: SQLite keeps the end of a long row on pages of its own, and writes those anew
+    # whose bytes changed. What moves with every step stands before it.
+    Column("initial_input_json", Text),
+    Column("workflow_json", Text),
 )
 _open = runs.c.blocked_by.is_(None)
 _blocked = runs.c.blocked_by.is_not(None)

@@ -388,9 +388,10 @@ class SqlCheckpointStore(CheckpointStore):
         """
         if not _is_bare_decision(change):
             self.refuse_if_locked()
-        after = change.after.evolve(version=change.before.version + 1, change_id=secrets.token_hex(8))
+        moved: dict[str, Any] = {"version": change.before.version + 1, "change_id": secrets.token_hex(8)}
         for link in links_of(change):
-            after = after.evolve(chain_seq=link.seq, chain_head=link.hash)
+            moved |= {"chain_seq": link.seq, "chain_head": link.hash}
+        after = change.after.evolve(**moved)
         try:
             self._surely(lambda: self._write(change, after), lambda: self._is_written(change, after))
         except IntegrityError as error:
