@@ -21,9 +21,10 @@ from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.permissions import Permission, Role, role_allows
 from webapp import csrf
 from webapp.errors import AccessDeniedError, SignedOutError
-from webapp.extensions import current_settings, current_store, services
+from webapp.extensions import current_settings, current_store
 from webapp.htmx import is_background, is_htmx, page_address
 from webapp.keys.caller import count_request, current_caller
+from webapp.keys.refusals import tell_denied
 from webapp.settings import METRICS
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -117,10 +118,7 @@ def _enforce_key(needed: Permission | str | None) -> None:
     caller = current_caller()
     count_request()
     if not isinstance(needed, Permission) or not caller.may(needed):
-        # A program that goes on trying is told of once in a while; people are told of each time.
-        left_out = services().guard.denials.due(f"{caller.actor.name} {request.method} {request.endpoint}")
-        if left_out is not None:
-            _record_refusal(needed)
+        tell_denied(caller.actor, str(needed or "nothing grants it"))
         raise AccessDeniedError
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hmac
-import logging
 import re
 from dataclasses import dataclass
 
 from flask import g, request
 
-from resume_engine.core import clock
 from resume_engine.core.actor import Actor, Channel
-from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.permissions import Permission, Role, role_allows
 from resume_engine.core.run import Environment
 from webapp import cors, csrf
@@ -19,8 +16,8 @@ from webapp.demo.run_ids import DEMO_RUN_IDS
 from webapp.errors import AccessDeniedError, KeyMisplacedError, KeyMissingError, TooManyRequestsError
 from webapp.extensions import services
 from webapp.keys.records import KEY_PATTERN, KeyRefusedError
+from webapp.keys.refusals import tell_denied, tell_refused_key
 
-logger = logging.getLogger(__name__)
 KEY_PARAMETERS = frozenset({"api_key", "apikey", "key", "access_token", "token"})
 _KEY_BYTES = re.compile(KEY_PATTERN.pattern.encode())
 
@@ -60,8 +57,10 @@ def assert_may_touch(environment: Environment, run_id: str | None = None) -> Non
     """Raise `AccessDeniedError` when the key is for other environments or for the demo runs only."""
     caller = current_caller()
     if caller.demo_only and run_id not in DEMO_RUN_IDS:
+        tell_denied(caller.actor, "a key for other runs than those of the demo")
         raise AccessDeniedError("This key is for the three runs of the demo: GET /demo/runs lists them.")
     if caller.environments is not None and environment not in caller.environments:
+        tell_denied(caller.actor, f"a key for {environment}")
         raise AccessDeniedError(f"This key is for {', '.join(caller.environments)}, not for {environment}.")
 
 
@@ -104,33 +103,10 @@ def _from_database(text: str) -> Caller:
         key = services().keys.authenticate(text)
     except KeyRefusedError as refused:
         guard.failed(text)
-        _tell_refused(refused, address)
+        tell_refused_key(refused, address)
         raise
     guard.worked(address, text)
     return Caller(actor=key.actor, key_id=key.key_id, environments=key.environments)
-
-
-def _tell_refused(refused: KeyRefusedError, address: str) -> None:
-    """Write that a key was refused; seldom, whatever is tried."""
-    left_out = services().guard.refused_keys.due(refused.key_id or address)
-    if left_out is None:
-        return
-    logger.warning("refused: key %s from %s: %s", refused.key_id or "nobody knows", address, refused.reason)
-    services().store.append_event(
-        AuditEvent(
-            event_type=EventType.KEY_REFUSED.value,
-            actor=f"key {refused.key_id}" if refused.key_id else "unknown",
-            role="none",
-            channel=Channel.API.value,
-            created_at=clock.utc_now(),
-            payload={
-                "address": address,
-                "reason": refused.reason,
-                "key_id": refused.key_id,
-                "left_out_before": left_out,
-            },
-        )
-    )
 
 
 def _equal(known: str, given: str) -> bool:

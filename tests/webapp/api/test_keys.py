@@ -17,6 +17,7 @@ from werkzeug.test import TestResponse
 
 from resume_engine.core.audit import EventType
 from resume_engine.core.permissions import Role
+from resume_engine.core.run import Environment
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory
 from tests.provision.app_fixtures import SYSTEM, Statements
@@ -244,6 +245,13 @@ class TestLimits:
             assert start(app, "a-key-for-readers").status_code == 403
         assert len(events(page_store, EventType.ACCESS_DENIED)) == 1
 
+    def test_another_environment_is_told_too(self, app: Flask, page_store: SqlCheckpointStore) -> None:
+        key = services(app).keys.create("dev only", Role.RUNNER, actor=SYSTEM, environments=[Environment.DEV])
+        assert [start(app, key.text, environment="prod").status_code for _ in range(3)] == [403] * 3
+        (event,) = events(page_store, EventType.ACCESS_DENIED)
+        assert event.actor == key.key.actor.name
+        assert event.payload["needs"] == "a key for prod"
+
 
 class TestCors:
     """Scripts of other sites."""
@@ -322,7 +330,7 @@ def test_a_key_for_dev_touches_nothing_in_prod(app: Flask, runs: RunFactory) -> 
     """Walk every route that names a run, with a key of every right and another environment."""
     from tests.webapp.helpers import SOME_ID
 
-    key = services(app).keys.create("dev only", Role.ADMIN, actor=SYSTEM, environments=["dev"])  # type: ignore[list-item]
+    key = services(app).keys.create("dev only", Role.ADMIN, actor=SYSTEM, environments=[Environment.DEV])
     everywhere = services(app).keys.create("everywhere", Role.RUNNER, actor=SYSTEM)
     made = start(app, everywhere.text, run_id=SOME_ID, environment="prod")
     assert made.status_code == 200
