@@ -26,5 +26,6 @@ VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --retries=3 CMD ["python", "-c", \
     "import os, urllib.request as r; r.urlopen('http://127.0.0.1:' + os.environ.get('PORT', '8000') + '/health', timeout=4)"]
-# `exec`: the server itself has to receive the stop signal. PORT is set by the platform in many places.
-CMD ["sh", "-c", "exec resume-engine dashboard --host 0.0.0.0 --port \"${PORT:-8000}\""]
+# `exec`: the server itself has to receive the stop signal. PORT is set by the platform in many places; WORKERS says
+# how many processes answer.
+CMD ["sh", "-c", "exec resume-engine serve --host 0.0.0.0 --port \"${PORT:-8000}\""]

@@ -8,6 +8,9 @@ from flask import Flask, abort, request
 
 from webapp.extensions import current_settings
 
+PROBES = ("/health", "/ready")
+"""Asked by the address of a container, whatever the server is called; they tell nothing worth a trick."""
+
 
 def register(app: Flask) -> None:
     """Look at every request first."""
@@ -20,6 +23,8 @@ def refuse_other_hosts() -> None:
 
     Flask's own check cannot be told of IPv6 addresses and leaves nothing to draw an error page with.
     """
+    if request.path in PROBES:
+        return
     trusted = current_settings().trusted_hosts
     if trusted is not None and not any(_is_named(request.host, name) for name in trusted):
         abort(400, "This dashboard is not known by that name. Use its own address, or set TRUSTED_HOSTS.")

@@ -11,11 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from resume_engine.core import errors
+from resume_engine.core import errors, masking
+from resume_engine.core.lease import LEASE_VARIABLE
+from resume_engine.core.policy_file import POLICY_VARIABLE
+from resume_engine.storage import encryption
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SETTINGS = (ROOT / "webapp" / "settings.py").read_text(encoding="utf-8")
 LINK = re.compile(r"\]\((?!https?://|#)([^)#]+)")
 EXECUTABLE = [document for document in PAGES if PYTHON_BLOCK.search(document.read_text(encoding="utf-8"))]
 
@@ -72,3 +76,31 @@ def test_troubleshooting_knows_every_error_a_caller_can_meet() -> None:
     }
     missing = {name for name in raised if f"`{name}`" not in text}
     assert not missing, f"docs/troubleshooting.md says nothing about {sorted(missing)}"
+
+
+def test_every_setting_is_in_the_table() -> None:
+    """What the code reads from the environment and what docs/deploy.md lists are the same."""
+    rows = [
+        line.split("|")[1]
+        for line in (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| `")
+    ]
+    listed = {name for row in rows for name in re.findall(r"`([A-Z][A-Z_]+)`", row)}
+    read = set(re.findall(r'(?:_read\(given, |given\.get\()"([A-Z_]+)"', SETTINGS))
+    engine = {
+        POLICY_VARIABLE,
+        LEASE_VARIABLE,
+        encryption.KEYS_VARIABLE,
+        masking.NAMES_VARIABLE,
+    }
+    assert len(read) >= 18
+    assert listed == read | engine
+
+
+def test_the_compose_file_passes_on_what_there_is() -> None:
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    block = text[text.index("x-settings") : text.index("services:")]
+    passed_on = set(re.findall(r"^  ([A-Z][A-Z_]+):", block, re.MULTILINE))
+    table = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    assert passed_on
+    assert all(f"`{name}`" in table for name in passed_on)

@@ -68,7 +68,7 @@ def test_as_many_proxies_are_believed_as_there_are(
     assert found["host"] == "localhost"  # names are never taken from a header but Host
 
 
-@pytest.mark.parametrize("path", ["/login", "/api/runs", "/health", "/metrics"])
+@pytest.mark.parametrize("path", ["/login", "/api/runs", "/metrics", "/health/x"])
 @pytest.mark.parametrize(
     "host", ["evil.example", "localhost.evil.example", "localhost@evil.example", "[::1", ""]
 )
@@ -78,3 +78,11 @@ def test_other_names_are_refused(
     answer = create_app(settings, store=page_store).test_client().get(path, headers={"Host": host})
     assert answer.status_code == 400
     assert "evil" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready"])
+def test_probes_come_by_the_address_of_a_container(
+    settings: Settings, page_store: SqlCheckpointStore, path: str
+) -> None:
+    app = create_app(replace(settings, trusted_hosts=("runs.example.org",)), store=page_store)
+    assert app.test_client().get(path, headers={"Host": "10.0.0.7:8000"}).status_code == 200
