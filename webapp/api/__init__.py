@@ -9,11 +9,11 @@ from flask import Response
 from flask_openapi3.openapi import OpenAPI
 from pydantic import ValidationError
 
-from webapp.api import audit, bodies, decisions, runs
+from webapp.api import audit, bodies, decisions, runner, runs, steps
 from webapp.errors import problem
 from webapp.extensions import services
 
-RESOURCES = (runs, decisions, audit)
+RESOURCES = (runs, runner, steps, decisions, audit)
 
 
 def register(app: OpenAPI) -> None:

@@ -25,9 +25,10 @@ def with_status(run: RunSummary, status: RunStatus, at: datetime) -> RunSummary:
     would be passed, `InvalidValueError` for a cancellation, which only a rejection may do, and while an
     executor holds the run.
     """
-    # A client that read the run before the decision would write its old "failed" back.
-    outdated = (run.status, status) == (RunStatus.PAUSED, RunStatus.FAILED) and run.failure is not None
-    if status is run.status or outdated:
+    # A client that read the run before the decision would write its old "failed" back, and only a decision
+    # makes a failed run one that was cleared.
+    between = {run.status, status} == {RunStatus.PAUSED, RunStatus.FAILED} and run.failure is not None
+    if status is run.status or between:
         return replace(run, updated_at=at)
     if run.status in FINISHED_STATUSES:
         raise RunFinishedError(run.run_id, run.status)

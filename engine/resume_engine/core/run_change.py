@@ -30,3 +30,4 @@ class RunChange:
     metadata: dict[str, Any] | None = None  # replaces the run's metadata when given
     workflow: Sequence[str] | None = None  # the step names, when they are recorded for the first time or anew
     lease_seconds: float | None = None  # the lease of `after` ends so long after now, by the database's clock
+    change_id: str | None = None  # names the change when it is asked for from afar and may be asked for again

@@ -25,15 +25,18 @@ class CheckpointStore(ABC):
     # The six calls of 0.2.0
 
     @abstractmethod
-    def create_run(self, run: Run, *, actor: Actor = ENGINE_ACTOR) -> None:
-        """Write a new run and its `run.started` event; raise `RunExistsError` if the id is taken."""
+    def create_run(self, run: Run, *, actor: Actor = ENGINE_ACTOR, change_id: str | None = None) -> None:
+        """Write a new run and its `run.started` event; raise `RunExistsError` if the id is taken.
+
+        `change_id` names the write when it is asked for from afar and may be asked for again.
+        """
 
     @abstractmethod
     def get_run(self, run_id: str) -> Run | None:
         """Return a run with all its records and the view of its decisions, or None."""
 
     @abstractmethod
-    def update_run(self, run: Run) -> None:
+    def update_run(self, run: Run, *, actor: Actor = ENGINE_ACTOR) -> None:
         """Write status and metadata of `run`; `metadata["gates"]` is a view and is not written."""
 
     @abstractmethod

@@ -195,7 +195,7 @@ class SqlCheckpointStore(CheckpointStore):
 
     # The 0.2.0 calls
 
-    def create_run(self, run: Run, *, actor: Actor = ENGINE_ACTOR) -> None:
+    def create_run(self, run: Run, *, actor: Actor = ENGINE_ACTOR, change_id: str | None = None) -> None:
         """Write a new run and its `run.started` event; raise `RunExistsError` if the id is taken."""
         self.refuse_if_locked()
         check_run(run)
@@ -206,7 +206,7 @@ class SqlCheckpointStore(CheckpointStore):
             run_id=run.run_id,
             payload={"workflow_name": run.workflow_name, "environment": run.environment.value},
         )
-        change_id = secrets.token_hex(8)
+        change_id = change_id or secrets.token_hex(8)
         link = event_link(run.run_id, 0, None, event)
         values = rows.run_values(run, actor.name, self.codec)
         values |= {"change_id": change_id, "chain_seq": link.seq, "chain_head": link.hash}
@@ -251,7 +251,7 @@ class SqlCheckpointStore(CheckpointStore):
             list(rows.steps_from_rows(records, self.codec)),
         )
 
-    def update_run(self, run: Run) -> None:
+    def update_run(self, run: Run, *, actor: Actor = ENGINE_ACTOR) -> None:
         """Write status and metadata of `run`; `metadata["gates"]` is a view and is not written."""
         before = self.load_summary(run.run_id)
         if before is None:
@@ -260,7 +260,7 @@ class SqlCheckpointStore(CheckpointStore):
         before = closed_in_time(self, before, ENGINE_ACTOR)
         after = with_status(before, run.status, clock.utc_now())
         event = AuditEvent.by(
-            ENGINE_ACTOR,
+            actor,
             EventType.RUN_UPDATED,
             after.updated_at,
             run_id=run.run_id,
@@ -302,6 +302,32 @@ class SqlCheckpointStore(CheckpointStore):
             .limit(1)
         )
         return self._one_step(query)
+
+    @asked_again
+    def find_run_of_key(self, key: str) -> str | None:
+        """Return the id of the run whose completed record has this key, or None."""
+        if not is_storable(key):
+            return None
+        query = (
+            select(step_records.c.run_id)
+            .where(step_records.c.idempotency_key == key, status_is(*COMPLETED_STATUSES))
+            .order_by(step_records.c.legacy_duplicate, step_records.c.sequence.desc())
+            .limit(1)
+        )
+        with self.asking() as conn:
+            found: str | None = conn.execute(query).scalar()
+        return found
+
+    @asked_again
+    def load_metadata(self, run_id: str) -> dict[str, Any] | None:
+        """Return the metadata of a run without the view of its decisions, or None."""
+        with self.asking() as conn:
+            text = conn.execute(select(runs.c.metadata_json).where(runs.c.run_id == run_id)).scalar()
+        if text is None:
+            return None
+        found: dict[str, Any] = self.codec.decode(text)
+        found.pop("gates", None)
+        return found
 
     # What the engine needs beside them
 
@@ -388,7 +414,8 @@ class SqlCheckpointStore(CheckpointStore):
         """
         if not _is_bare_decision(change):
             self.refuse_if_locked()
-        moved: dict[str, Any] = {"version": change.before.version + 1, "change_id": secrets.token_hex(8)}
+        change_id = change.change_id or secrets.token_hex(8)
+        moved: dict[str, Any] = {"version": change.before.version + 1, "change_id": change_id}
         for link in links_of(change):
             moved |= {"chain_seq": link.seq, "chain_head": link.hash}
         after = change.after.evolve(**moved)

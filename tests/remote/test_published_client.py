@@ -1,0 +1,120 @@
+"""The published client 0.2.0, unchanged and in an environment of its own, against this server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from resume_engine.core.permissions import Role
+from resume_engine.storage.open_store import open_store
+from resume_engine.storage.sql_store import SqlCheckpointStore
+from tests.provision.app_fixtures import CHEAP, SYSTEM
+from tests.provision.browser_fixtures import served
+from webapp import Settings, create_app
+from webapp.extensions import services
+
+REQUIREMENT = "resume_engine[remote]==0.2.0"
+ENVIRONMENT = Path(sys.prefix, "published_client_0_2_0")
+FLOW = Path(__file__).with_name("published_client.py")
+
+
+@pytest.fixture(scope="module")
+def old_python() -> Path:
+    """The interpreter of an environment that holds the published client; it is made once."""
+    python = ENVIRONMENT / "bin" / "python"
+    if not _has_client(python):
+        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
+        made = _run(sys.executable, "-m", "venv", str(ENVIRONMENT))
+        made = made if made.returncode else _run(str(python), "-m", "pip", "install", "--quiet", REQUIREMENT)
+        if made.returncode:
+            pytest.fail(
+                f"The published client could not be installed. Give this machine a package index, or run "
+                f"`{python} -m pip install '{REQUIREMENT}'` yourself. {made.stderr[-500:]}",
+                pytrace=False,
+            )
+    return python
+
+
+def _has_client(python: Path) -> bool:
+    check = "from importlib.metadata import version; assert version('resume_engine') == '0.2.0'; import httpx"
+    return python.exists() and _run(str(python), "-c", check).returncode == 0
+
+
+def _run(*command: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environ = kept | environ
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environ)
+
+
+@pytest.fixture(params=["sqlite under /api", "sqlite at the root", "postgres under /api"])
+def scene(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[SqlCheckpointStore, bool]]:
+    """An empty store of each kind, and whether the API is served at the root."""
+    if request.param.startswith("postgres"):
+        url = request.getfixturevalue("postgres_url")
+    else:
+        url = f"sqlite:///{tmp_path / 'runs.db'}"
+    with open_store(url) as store:
+        yield store, request.param.endswith("at the root")
+
+
+def test_the_whole_flow(scene: tuple[SqlCheckpointStore, bool], old_python: Path) -> None:
+    database, api_only = scene
+    app = create_app(Settings(password_cost=CHEAP, api_only=api_only), store=database)
+    keys = services(app).keys
+    runner = keys.create("old runner", Role.RUNNER, actor=SYSTEM)
+    operator = keys.create("old operator", Role.OPERATOR, actor=SYSTEM)
+    with served(app) as server:
+        done = _run(
+            str(old_python),
+            str(FLOW),
+            API_URL=server.url if api_only else f"{server.url}/api",
+            RUNNER_KEY=runner.text,
+            OPERATOR_KEY=operator.text,
+        )
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = json.loads(done.stdout)
+    _check(seen)
+    _check_records(database, seen, operator.key.actor.name, runner.key.actor.name)
+
+
+def _check(seen: dict[str, Any]) -> None:
+    assert seen["version"] == "0.2.0"
+    assert seen["completed"] == ["completed", 3, {"team": "a"}]
+    assert seen["not called again"] == {"out_0": 0, "text": "naïve ✓", "none": None}
+    assert (seen["same id"], seen["after the end"], seen["unknown run"]) == ("ValueError", "409", None)
+    assert seen["transient"][0] == []
+    waiting, locally, unchecked, step, approval, running, completed, pending, *opened = seen["permanent"][:-1]
+    assert (waiting, locally) == (["human_approval"], "ResumeBlockedError")
+    assert (unchecked, step, approval) == ("409", "409", "403")
+    assert (running, completed, pending) == ("409", "409", "409")
+    assert opened == [[], "accepted", []]
+    assert seen["partial"][:-1] == [["compensation"], "403", "403", ["compensation"], []]
+    assert seen["compensated"][0] == []
+    assert seen["prod"][:-1] == ["409", "403"]
+    assert seen["prod, failed again"] == ["TransientStepError", "409"]
+    for story in ("transient", "permanent", "partial", "compensated", "prod"):
+        assert seen[story][-1]["status"] == "completed", story
+
+
+def _check_records(store: SqlCheckpointStore, seen: dict[str, Any], operator: str, runner: str) -> None:
+    """What the client saw is what is recorded, byte for byte, and every decision is the operator's."""
+    for story in ("transient", "permanent", "partial", "compensated", "prod"):
+        end = seen[story][-1]
+        run = store.get_run(end["run_id"])
+        assert run is not None and run.audit_trace() == end["trace"]
+        assert {step.worker for step in run.steps} <= {runner, operator}
+        assert {decision.actor for decision in store.list_decisions(run.run_id)} <= {operator}
+        refused = [
+            event.actor for event in store.list_events(run.run_id) if event.event_type == "gate.refused"
+        ]
+        assert set(refused) <= {runner}
+    [approved] = store.list_decisions(seen["permanent"][-1]["run_id"])
+    assert approved.note == "card replaced"

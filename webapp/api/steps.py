@@ -1,0 +1,88 @@
+"""Step records over HTTP."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask_openapi3.blueprint import APIBlueprint
+
+from resume_engine.core.errors import IdempotencyCollisionError, InvalidValueError, StaleRunError
+from resume_engine.core.idempotency import generate_idempotency_key, hash_input
+from resume_engine.core.permissions import Permission
+from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.step_record import StepRecord, StepStatus
+from webapp.api import one_run
+from webapp.api.resource import resource
+from webapp.api.runner_shapes import AppendStep, KeyPath
+from webapp.api.shapes import Problem, RunPath, RunStatusAnswer, StepAnswer
+from webapp.errors import problem
+from webapp.extensions import current_store
+from webapp.permissions import current_actor, requires
+
+
+def blueprint() -> APIBlueprint:
+    """Return the resource."""
+    api = resource("steps", __name__)
+    api.post("/runs/<path:run_id>/steps", responses={"201": RunStatusAnswer, "409": Problem})(append_step)
+    api.get("/idempotency/<path:key>", responses={"200": StepAnswer})(find_step)
+    return api
+
+
+@requires(Permission.RUNS_WRITE)
+def append_step(path: RunPath, body: AppendStep) -> tuple[dict[str, Any], int]:
+    """Record one attempt of a step; repeating the same write changes nothing and answers the same."""
+    run = one_run.load(path.run_id)
+    record = _record(run, body)
+    store = current_store()
+    try:
+        store.append_step(run.run_id, record)
+    except (StaleRunError, IdempotencyCollisionError):
+        store.append_step(run.run_id, record)  # the same write may have come twice at once
+    return one_run.status_answer(one_run.load(run.run_id)), 201
+
+
+@requires(Permission.RUNS_READ)
+def find_step(path: KeyPath) -> Any:
+    """Return the completed step with this idempotency key, else 404."""
+    store = current_store()
+    record = store.get_step_by_idempotency_key(path.key)
+    run_id = store.find_run_of_key(path.key) if record is not None else None
+    if record is None or run_id is None:
+        return problem(404, "No completed step has this idempotency key.", "step_not_found")
+    one_run.load(run_id)
+    found = record.to_dict()
+    return found if one_run.sees_secrets() else one_run.masked_step(found)
+
+
+def _record(run: RunSummary, body: AppendStep) -> StepRecord:
+    """Return the record of what was sent; hash, worker, time and count of attempts are the server's own."""
+    input_hash = hash_input(body.input_json)
+    key = generate_idempotency_key(run.run_id, body.step_name, body.step_index, input_hash)
+    if key != body.idempotency_key:
+        raise InvalidValueError(
+            "idempotency_key",
+            f"is not that of step {body.step_index} {body.step_name!r} of run {run.run_id} with this input: "
+            "SHA-256 of run_id:step_name:step_index:input_hash",
+        )
+    failed = body.status is StepStatus.FAILED
+    return StepRecord(
+        step_name=body.step_name,
+        step_index=body.step_index,
+        input_data=body.input_json,
+        input_hash=input_hash,
+        output_data=body.output_json,
+        status=body.status,
+        idempotency_key=key,
+        failure_classification=body.failure_classification if failed else None,
+        error_message=body.error_message if failed else None,
+        sequence=body.sequence,
+        attempt=_earlier_attempts(run, body) + 1,
+        worker=current_actor().name,
+    )
+
+
+def _earlier_attempts(run: RunSummary, body: AppendStep) -> int:
+    failure = run.failure
+    if failure is None or (failure.step_index, failure.step_name) != (body.step_index, body.step_name):
+        return 0
+    return failure.attempts
