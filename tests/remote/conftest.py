@@ -36,7 +36,8 @@ def caller(app: Flask) -> Callable[..., Caller]:
     """Return a caller by role: `caller(Role.RUNNER)`; each call makes another key."""
 
     def make(role: Role, environments: list[Environment] | None = None) -> Caller:
-        made = services(app).keys.create(f"a {role}", role, actor=SYSTEM, environments=environments)
+        name = f"a {role} for {environments[0]}" if environments else f"a {role}"
+        made = services(app).keys.create(name, role, actor=SYSTEM, environments=environments)
         return Caller(app.test_client(), made.text, made.key.actor.name)
 
     return make

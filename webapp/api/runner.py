@@ -21,7 +21,7 @@ from webapp.api import one_run
 from webapp.api.resource import resource
 from webapp.api.runner_shapes import ResumeRun, UpdateRun
 from webapp.api.shapes import Problem, RunPath, RunStatusAnswer
-from webapp.extensions import current_store
+from webapp.extensions import current_policy, current_store
 from webapp.permissions import current_actor, requires
 
 _ROUNDS = 20  # against others who change the same run
@@ -89,8 +89,9 @@ def _decide_what_is_new(run: RunSummary, gates: object) -> None:
             failure_key=sent.failure_key,
             note=sent.note,
             result=sent.result,
+            display_name=sent.display_name,
         )
-        decide(store, request)
+        decide(store, request, current_policy())
 
 
 def _updated(run_id: str, body: UpdateRun) -> RunSummary:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from resume_engine.core.decisions import Decision, DecisionKind
+from resume_engine.core.decision import Decision, DecisionKind
 from resume_engine.core.errors import InvalidValueError
 
 
@@ -21,12 +21,14 @@ class SentDecision:
     kind: DecisionKind
     failure_key: str | None
     note: str | None = None
+    display_name: str | None = None
     result: dict[str, Any] | None = None
 
 
 def new_decisions(gates: object, decided: Sequence[Decision]) -> list[SentDecision]:
     """Return what `gates` decides beyond `decided`; raise `InvalidValueError` for what is no such thing."""
-    known = {(decision.kind, decision.failure_key) for decision in decided}
+    # One that was not enough was never shown as granted: somebody else's is another one.
+    known = {(decision.kind, decision.failure_key) for decision in decided if decision.opened}
     acknowledged = {decision.decided_at.isoformat() for decision in decided}
     found: dict[tuple[DecisionKind, str | None], SentDecision] = {}
     for kind, key, entry in _entries(_object("gates", gates)):
@@ -58,7 +60,14 @@ def _sent(kind: DecisionKind, key: str | None, entry: Mapping[str, Any]) -> Sent
     if kind is DecisionKind.COMPENSATION:
         given = entry.get("output") or entry.get("result")
         result = dict(_object("compensations", given)) if given else None
-    return SentDecision(kind=kind, failure_key=key, note=_text("note", entry.get("note")), result=result)
+    name = entry.get("approved_by") or entry.get("acknowledged_by")
+    return SentDecision(
+        kind=kind,
+        failure_key=key,
+        note=_text("note", entry.get("note")),
+        display_name=_text("approved_by", name),
+        result=result,
+    )
 
 
 def _object(name: str, value: object) -> Mapping[str, Any]:
