@@ -14,6 +14,7 @@ pytest_plugins = [
 SETTINGS = (
     "API_AUTH_ENABLED",
     "API_KEYS_JSON",
+    "AUDIT_SIGNING_KEY_FILE",
     "CORS_ORIGINS",
     "DATABASE_URL",
     "DEMO_OPERATOR_KEY",

@@ -175,6 +175,7 @@ EVENTS: dict[str, str] = {
     "key.rotated": "rotated an API key",
     "key.revoked": "revoked an API key",
     "key.refused": "was refused: its key does not work",
+    "audit.chain_started": "chained what was recorded before",
     "audit.exported": "exported the audit log",
     "payload.revealed": "looked at a masked value",
 }

@@ -28,9 +28,11 @@ from resume_engine.core.errors import (
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, RunStatus
 from resume_engine.storage import schema
+from resume_engine.storage.chain_verification import ChainVerifier
 from resume_engine.storage.migrations.legacy_0_2_0 import UNKEYED
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.schema_version import KNOWN_REVISIONS
+from resume_engine.storage.signing import NoKey
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.storage.verification import verify
 
@@ -409,3 +411,20 @@ def test_four_processes_upgrade_at_once(legacy_url: str) -> None:
 @pytest.mark.filterwarnings("ignore:This process.*multi-threaded:DeprecationWarning")
 def test_four_processes_open_an_empty_database_at_once(empty_url: str) -> None:
     assert in_processes(_open, empty_url) == [("opened", None)] * 4
+
+
+def test_what_0_2_0_recorded_joins_the_chain_whole(upgraded: SqlCheckpointStore) -> None:
+    """No row stands outside; decisions of 0.2.0 get the event that later ones have."""
+    report = ChainVerifier(upgraded, key=NoKey()).verify_all()
+    assert report.findings == [] and report.streams == len(legacy_rows("runs")) + 1
+    with upgraded.reading() as conn:
+        left = conn.execute(text("SELECT count(*) FROM step_records WHERE chain_seq IS NULL")).scalar()
+        told = text("SELECT payload_json FROM audit_events WHERE event_type = 'audit.chain_started'")
+        found = json.loads(conn.execute(told).scalar_one())
+        decided = conn.execute(text("SELECT count(*) FROM decisions")).scalar()
+    assert left == 0
+    assert found == {
+        "runs": len(legacy_rows("runs")),
+        "step_records": len(legacy_rows("step_records")),
+        "events": decided,
+    }

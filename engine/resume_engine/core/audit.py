@@ -52,6 +52,7 @@ class EventType(StrEnum):
     KEY_ROTATED = "key.rotated"
     KEY_REVOKED = "key.revoked"
     KEY_REFUSED = "key.refused"  # written at most every few minutes for one key or address
+    AUDIT_CHAIN_STARTED = "audit.chain_started"  # what was recorded before there was a chain joined it
     AUDIT_EXPORTED = "audit.exported"
     PAYLOAD_REVEALED = "payload.revealed"  # somebody looked at a masked value
 

@@ -60,7 +60,7 @@ RESULT_MAX_CHARACTERS = 64_000
 _ATTEMPTS = 20  # rounds against others who change the same run; each round someone else got further
 
 
-_EVENT_OF_KIND: dict[DecisionKind, EventType] = {
+EVENT_OF_KIND: dict[DecisionKind, EventType] = {
     DecisionKind.COMPENSATION: EventType.GATE_COMPENSATED,
     DecisionKind.HUMAN_APPROVAL: EventType.GATE_APPROVED,
     DecisionKind.PROD_RESUME_ACK: EventType.GATE_PROD_RESUME_ACK,
@@ -349,7 +349,7 @@ def _event(decision: Decision, actor: Actor, needed: Requirement) -> AuditEvent:
         payload["step_sequence"] = decision.step_sequence
     return AuditEvent.by(
         actor,
-        _EVENT_OF_KIND[decision.kind],
+        EVENT_OF_KIND[decision.kind],
         decision.decided_at,
         run_id=decision.run_id,
         failure_key=decision.failure_key,

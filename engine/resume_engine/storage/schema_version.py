@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, inspect, select, text
 from sqlalchemy.exc import DatabaseError
 
 from resume_engine.core.errors import SchemaOutdatedError, SchemaTooNewError
+from resume_engine.storage.payload_codec import PLAIN, PayloadCodec
 from resume_engine.storage.schema import HEAD_REVISION
 
 KNOWN_REVISIONS = ("0001_baseline_0_2_0", "0002_gates_and_audit", HEAD_REVISION)
@@ -18,7 +19,7 @@ _BASELINE_UNVERSIONED = "0.2.0 (without a version)"
 MigrationLock = Callable[[Connection], None]
 
 
-def ensure_schema(engine: Engine, lock: MigrationLock) -> None:
+def ensure_schema(engine: Engine, lock: MigrationLock, codec: PayloadCodec = PLAIN) -> None:
     """Create the schema in an empty database, check it in any other.
 
     Raises `SchemaOutdatedError` or `SchemaTooNewError`; Alembic is imported only when there is work.
@@ -28,7 +29,7 @@ def ensure_schema(engine: Engine, lock: MigrationLock) -> None:
         with engine.begin() as conn:
             found = found_schema(conn)
     if found == _EMPTY:
-        upgrade(engine, lock)
+        upgrade(engine, lock, codec)
     elif found != HEAD_REVISION:
         raise_unless_head(found)
 
@@ -52,8 +53,10 @@ def found_schema(conn: Connection) -> str:
     return _BASELINE_UNVERSIONED if "runs" in names else _EMPTY
 
 
-def upgrade(engine: Engine, lock: MigrationLock) -> tuple[str, str]:
+def upgrade(engine: Engine, lock: MigrationLock, codec: PayloadCodec = PLAIN) -> tuple[str, str]:
     """Bring a database to this release's schema; return (revision before, revision after).
+
+    `codec` opens sealed rows that join the chain of the audit.
 
     Of several processes at once one migrates, the others wait and find it done. A newer schema is
     refused with `SchemaTooNewError`.
@@ -72,6 +75,7 @@ def upgrade(engine: Engine, lock: MigrationLock) -> tuple[str, str]:
         if before not in (*KNOWN_REVISIONS, _EMPTY, _BASELINE_UNVERSIONED):
             raise SchemaTooNewError(before, HEAD_REVISION)
         config.attributes["connection"] = conn
+        config.attributes["codec"] = codec
         if before == _BASELINE_UNVERSIONED:
             command.stamp(config, KNOWN_REVISIONS[0])
         command.upgrade(config, "head")

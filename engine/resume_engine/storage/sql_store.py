@@ -92,7 +92,7 @@ class SqlCheckpointStore(CheckpointStore):
         self._writing_engine = engine.execution_options(writes=True)
         self._asking_engine = engine.execution_options(asks=True)
         if check_schema:
-            ensure_schema(engine, self._migration_lock)
+            ensure_schema(engine, self._migration_lock, self.codec)
             self._locked = self._missing_key()
 
     # Differences between databases
@@ -179,7 +179,7 @@ class SqlCheckpointStore(CheckpointStore):
 
     def upgrade_schema(self) -> tuple[str, str]:
         """Bring the database to this release's schema; return (schema before, schema after)."""
-        return upgrade(self._engine, self._migration_lock)
+        return upgrade(self._engine, self._migration_lock, self.codec)
 
     def settings_at_risk(self) -> list[str]:
         """Return what in the database's settings could lose a write that was acknowledged."""

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, func, inspect, literal, or_, select
 
 from resume_engine.core.run import FINISHED_STATUSES
+from resume_engine.storage import audit_guards
 from resume_engine.storage.encryption import EncryptedCodec
 from resume_engine.storage.key_rotation import count_unsealed
 from resume_engine.storage.run_filter import BLOCKED_BY_TEXTS
@@ -53,6 +54,9 @@ def _missing_parts(conn: Connection) -> Iterator[str]:
         if conn.dialect.name != "postgresql":
             wanted -= _POSTGRES_ONLY
         yield from _lacking(f"index on {table.name}", wanted, indexes)
+    for name in sorted(audit_guards.missing(conn)):
+        table_name = name.removeprefix(audit_guards.PREFIX).rpartition("_")[0]
+        yield f"trigger on {table_name} is missing: {name}"
 
 
 def _lacking(what: str, wanted: set[str], found: set[str]) -> Iterator[str]:

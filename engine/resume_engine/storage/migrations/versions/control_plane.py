@@ -7,9 +7,10 @@ everything already: only what is missing is added.
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic import context, op
 
 from resume_engine.storage import audit_guards, schema
+from resume_engine.storage.chain_adoption import adopt
 
 revision = "0003_control_plane"
 down_revision = "0002_gates_and_audit"
@@ -42,6 +43,7 @@ def upgrade() -> None:
         if index.name not in present:
             index.create(bind)
     _rebuild_decision_key(bind)
+    adopt(bind, context.config.attributes["codec"])
     audit_guards.create(bind)
 
 

@@ -1,0 +1,179 @@
+"""Entries of the audit as the database holds them, in the order of their chain."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, select, tuple_
+
+from resume_engine.core.audit import AuditEvent
+from resume_engine.core.audit_chain import Header, digest, event_header, step_header
+from resume_engine.core.errors import PayloadLockedError
+from resume_engine.core.idempotency import hash_input
+from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
+from resume_engine.storage.payload_codec import LockedText, PayloadCodec
+from resume_engine.storage.rows import AnyRow
+from resume_engine.storage.schema import audit_events, step_records
+
+ROWS_PER_FETCH = 500
+EVENT_BODIES = ("payload", "note")
+STEP_BODIES = ("input", "output", "error_message", "error_traceback")
+_COLUMN = {"payload": "payload_json", "input": "input_json", "output": "output_json"}
+_TEXTS = ("note", "error_message", "error_traceback")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """A row of the audit with its place in a chain; a row that was put in by hand may have none."""
+
+    row: AnyRow
+    is_step: bool
+
+    @property
+    def seq(self) -> int | None:
+        """Return its number in its stream."""
+        number: int | None = self.row.chain_seq
+        return number
+
+    @property
+    def hash(self) -> str | None:
+        """Return its hash as stored."""
+        found: str | None = self.row.chain_hash
+        return found
+
+    @property
+    def order(self) -> tuple[bool, int]:
+        """Return what sorts entries of a stream; those without a number come last."""
+        return (self.seq is None, self.seq or 0)
+
+    def header(self, stream: str, seq: int, prev: str | None, codec: PayloadCodec) -> Header:
+        """Return the header of what the row says now, at this place.
+
+        Raises `PayloadLockedError` when a payload is sealed with a key that is not here, another
+        `PayloadError` or ValueError when the row cannot be read.
+        """
+        if self.is_step:
+            return _step_header(self.row, stream, seq, prev, codec)
+        return _event_header(self.row, stream, seq, prev, codec)
+
+    def bodies(self, codec: PayloadCodec) -> dict[str, str]:
+        """Return the texts that the header holds digests of."""
+        names = STEP_BODIES if self.is_step else EVENT_BODIES
+        found = {name: opened(codec, name, getattr(self.row, _COLUMN.get(name, name))) for name in names}
+        return {name: text for name, text in found.items() if text is not None}
+
+
+def opened(codec: PayloadCodec, name: str, stored: str | None) -> str | None:
+    """Return a stored body as it was before it was sealed."""
+    if stored is None:
+        return None
+    if name not in _TEXTS:
+        return codec.unseal(stored)
+    text = codec.decode_text(stored)
+    if isinstance(text, LockedText):
+        codec.unseal(stored)  # says which key is missing, or that the text is damaged
+        raise PayloadLockedError("it needs a key that is not here")
+    return text
+
+
+def _step_header(row: AnyRow, stream: str, seq: int, prev: str | None, codec: PayloadCodec) -> Header:
+    failure = row.failure_classification
+    record = StepRecord(
+        step_name=row.step_name,
+        step_index=row.step_index,
+        input_data={},
+        input_hash=row.input_hash,
+        output_data=None,
+        status=StepStatus(row.status),
+        idempotency_key=row.idempotency_key,
+        timestamp=row.timestamp,
+        failure_classification=FailureClassification(failure) if failure else None,
+        error_message=opened(codec, "error_message", row.error_message),
+        sequence=row.sequence,
+        attempt=row.attempt,
+        started_at=row.started_at,
+        duration_ms=row.duration_ms,
+        error_type=row.error_type,
+        error_traceback=opened(codec, "error_traceback", row.error_traceback),
+        classified_by=row.classified_by,
+        worker=row.worker,
+    )
+    given = codec.unseal(row.input_json)
+    return step_header(
+        stream,
+        seq,
+        prev,
+        record,
+        input_digest=None if is_hash_of(row.input_hash, given) else digest(given),
+        output_digest=digest(opened(codec, "output", row.output_json)),
+        duplicate=row.legacy_duplicate,
+    )
+
+
+def is_hash_of(input_hash: str, text: str) -> bool:
+    """Return whether an input hash was made of this input."""
+    try:
+        return hash_input(json.loads(text)) == input_hash
+    except ValueError:
+        return False
+
+
+def _event_header(row: AnyRow, stream: str, seq: int, prev: str | None, codec: PayloadCodec) -> Header:
+    event = AuditEvent(
+        event_type=row.event_type,
+        actor=row.actor,
+        role=row.role,
+        channel=row.channel,
+        created_at=row.created_at,
+        run_id=row.run_id,
+        failure_key=row.failure_key,
+        note=opened(codec, "note", row.note),
+    )
+    return event_header(stream, seq, prev, event, payload_digest=digest(codec.unseal(row.payload_json)))
+
+
+def entries_of_many(conn: Connection, streams: Sequence[str]) -> dict[str, list[StoredEntry]]:
+    """Return all entries of some short streams of runs, each in its order."""
+    found: dict[str, list[StoredEntry]] = defaultdict(list)
+    for row in conn.execute(select(audit_events).where(audit_events.c.stream.in_(streams))):
+        found[row.stream].append(StoredEntry(row, is_step=False))
+    for row in conn.execute(select(step_records).where(step_records.c.run_id.in_(streams))):
+        found[row.run_id].append(StoredEntry(row, is_step=True))
+    for entries in found.values():
+        entries.sort(key=lambda entry: entry.order)
+    return found
+
+
+def iter_entries(conn: Connection, stream: str) -> Iterator[StoredEntry]:
+    """Yield the entries of a stream in their order, a few hundred in memory at a time."""
+    return heapq.merge(_events(conn, stream), _steps(conn, stream), key=lambda entry: entry.order)
+
+
+def _events(conn: Connection, stream: str) -> Iterator[StoredEntry]:
+    last = -1
+    while True:
+        query = select(audit_events).where(audit_events.c.stream == stream, audit_events.c.chain_seq > last)
+        rows = conn.execute(query.order_by(audit_events.c.chain_seq).limit(ROWS_PER_FETCH)).all()
+        yield from (StoredEntry(row, is_step=False) for row in rows)
+        if len(rows) < ROWS_PER_FETCH:
+            return
+        last = rows[-1].chain_seq
+
+
+def _steps(conn: Connection, stream: str) -> Iterator[StoredEntry]:
+    """Yield step records by sequence: they were chained in that order."""
+    at = tuple_(step_records.c.sequence, step_records.c.legacy_duplicate)
+    last: tuple[Any, Any] = (-1, -1)
+    while True:
+        query = select(step_records).where(step_records.c.run_id == stream, at > last)
+        query = query.order_by(step_records.c.sequence, step_records.c.legacy_duplicate)
+        rows = conn.execute(query.limit(ROWS_PER_FETCH)).all()
+        yield from (StoredEntry(row, is_step=True) for row in rows)
+        if len(rows) < ROWS_PER_FETCH:
+            return
+        last = (rows[-1].sequence, rows[-1].legacy_duplicate)

@@ -1,0 +1,338 @@
+"""Verify the audit of a database: every stream, every checkpoint, and each against the other."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Select, func, literal, select
+
+from resume_engine.core.audit import EventType
+from resume_engine.core.audit_chain import CONTROL, entry_hash, moment_text
+from resume_engine.core.chain_report import ChainReport, Finding
+from resume_engine.core.checkpoint import Checkpoint
+from resume_engine.core.decision import DecisionKind
+from resume_engine.core.decisions import EVENT_OF_KIND
+from resume_engine.core.errors import PayloadError, PayloadLockedError, RunNotFoundError
+from resume_engine.core.merkle import root_of
+from resume_engine.storage.chain_reader import StoredEntry, entries_of_many, iter_entries
+from resume_engine.storage.chain_walk import ChainWalk, walk
+from resume_engine.storage.rows import AnyRow
+from resume_engine.storage.schema import (
+    audit_checkpoint_leaves,
+    audit_events,
+    audit_streams,
+    decisions,
+    runs,
+    step_records,
+)
+from resume_engine.storage.sealing import iter_checkpoints, leaves_of
+from resume_engine.storage.signing import Signer
+from resume_engine.storage.sql_store import SqlCheckpointStore
+
+Progress = Callable[[int], None]
+_leaves = audit_checkpoint_leaves.c
+_RUNS_PER_FETCH = 200
+_ENTRIES_AT_ONCE = 2_000
+_KIND_OF_EVENT = {event.value: kind for kind, event in EVENT_OF_KIND.items()}
+
+
+class ChainVerifier:
+    """Look at everything once; a batch of runs is read in one moment, a long run by itself.
+
+    `key` checks signatures, `anchors` are checkpoints that were kept outside, `since` leaves out the
+    checkpoints before that one and the runs that none of the later ones sealed.
+    """
+
+    def __init__(
+        self,
+        store: SqlCheckpointStore,
+        *,
+        key: Signer,
+        anchors: Iterable[Checkpoint] = (),
+        since: int = 0,
+        progress: Progress = lambda _: None,
+    ) -> None:
+        self._store, self._key, self._since, self._progress = store, key, since, progress
+        self._anchors = {anchor.number: anchor for anchor in anchors}
+        self.report = ChainReport()
+        self._collected: dict[str, tuple[int, str | None]] = {}
+
+    def verify_all(self) -> ChainReport:
+        """Verify every stream and every checkpoint."""
+        self._check_checkpoints()
+        with self._store.reading() as conn:
+            self._check_strays(conn)
+        for run_ids in self._batches(None):
+            self._check_runs(run_ids)
+        self._check_control()
+        self._check_collected()
+        return self.report
+
+    def verify_run(self, run_id: str) -> ChainReport:
+        """Verify the stream of one run against itself and the checkpoints that sealed it."""
+        found = list(self._batches(run_id))
+        if not found:
+            raise RunNotFoundError(run_id)
+        for run_ids in found:
+            self._check_runs(run_ids)
+        with self._store.reading() as conn:
+            sealing = _leaves.checkpoint_id.label("number")
+            numbers = conn.execute(select(sealing).where(_leaves.stream == run_id)).scalars().all()
+        self._check_checkpoints(set(numbers))
+        return self.report
+
+    # Checkpoints
+
+    def _check_checkpoints(self, only: set[int] | None = None) -> None:
+        previous: Checkpoint | None = None
+        unchecked = 0
+        with self._store.reading() as conn:
+            for made, stored in iter_checkpoints(conn, self._since):
+                number = made.number
+                follows = previous is None or (
+                    number == previous.number + 1 and made.previous_hash == previous.hash
+                )
+                if not follows or (previous is None and not self._since and number != 1):
+                    self._bad_checkpoint(number, "a checkpoint before it is missing or was changed")
+                if stored != made.hash:
+                    self._bad_checkpoint(number, "it is not what was signed", made.hash, stored)
+                previous = made
+                if only is not None and number not in only:
+                    continue
+                self._check_root(conn, made)
+                unchecked += self._check_signature(made) is None
+        if previous is not None:
+            self.report.checkpoint = previous.number
+        else:
+            self.report.doubts.append("there is no checkpoint: run `resume-engine audit seal`")
+        if unchecked:
+            self.report.doubts.append(
+                f"{unchecked} checkpoints carry no signature of the key given: give the right one with --key"
+            )
+        self._check_anchors(previous.number if previous else 0)
+
+    def _check_root(self, conn: Connection, made: Checkpoint) -> None:
+        root = root_of(leaf.hash for leaf in leaves_of(conn, made.number)).hex()
+        if root != made.root:
+            self._bad_checkpoint(made.number, "its leaves were changed", made.root, root)
+        anchor = self._anchors.get(made.number)
+        if anchor is not None and anchor.hash != made.hash:
+            self._bad_checkpoint(made.number, "it is not the one kept outside", anchor.hash, made.hash)
+
+    def _check_signature(self, made: Checkpoint) -> bool | None:
+        signed = self._key.is_signed(made)
+        if signed is False:
+            self._bad_checkpoint(made.number, "its signature is wrong")
+        return signed
+
+    def _check_anchors(self, last: int) -> None:
+        for number in sorted(self._anchors):
+            if number > last:
+                self._bad_checkpoint(number, "it was kept outside, and is not in the database any more")
+                return
+
+    def _bad_checkpoint(
+        self, number: int, problem: str, expected: str | None = None, found: str | None = None
+    ) -> None:
+        self.report.add(
+            Finding(stream="checkpoint", seq=number, problem=problem, expected=expected, found=found)
+        )
+
+    # Runs
+
+    def _batches(self, run_id: str | None) -> Iterator[list[str]]:
+        last = ""
+        while True:
+            query = self._runs_behind(last, run_id)
+            with self._store.reading() as conn:
+                found = conn.execute(query).all()
+            for part in _parts(found):
+                yield [row.run_id for row in part]
+            if run_id is not None or len(found) < _RUNS_PER_FETCH:
+                return
+            last = found[-1].run_id
+
+    def _runs_behind(self, last: str, run_id: str | None) -> Select[Any]:
+        query = select(runs.c.run_id, runs.c.chain_seq).order_by(runs.c.run_id).limit(_RUNS_PER_FETCH)
+        if run_id is not None:
+            return query.where(runs.c.run_id == run_id)
+        if self._since:
+            moved = select(_leaves.stream).where(_leaves.checkpoint_id >= self._since)
+            query = query.where(runs.c.run_id.in_(moved))
+        return query.where(runs.c.run_id > last)
+
+    def _check_runs(self, run_ids: Sequence[str]) -> None:
+        with self._store.reading() as conn:
+            columns = (runs.c.run_id, runs.c.chain_seq, runs.c.chain_head, runs.c.next_sequence)
+            found = conn.execute(select(*columns).where(runs.c.run_id.in_(run_ids))).all()
+            sealed = _seals(conn, run_ids)
+            decided = _decided(conn, run_ids)
+            is_long = len(found) == 1 and found[0].chain_seq > _ENTRIES_AT_ONCE
+            entries = {} if is_long else entries_of_many(conn, run_ids)
+            for run in found:
+                own = iter_entries(conn, run.run_id) if is_long else entries.get(run.run_id, [])
+                self._check_run(run, own, sealed[run.run_id], decided[run.run_id])
+        self._progress(self.report.entries)
+
+    def _check_run(
+        self,
+        run: AnyRow,
+        entries: Iterable[StoredEntry],
+        sealed: Mapping[int, str],
+        decided: Counter[tuple[Any, ...]],
+    ) -> None:
+        told: Counter[tuple[Any, ...]] = Counter()
+        walked, finding = walk(run.run_id, _noting(entries, told), self._store.codec, sealed)
+        finding = finding or walked.end(run.chain_seq, run.chain_head)
+        self._note(walked, finding, max(sealed, default=0))
+        if finding is None and told != decided:
+            [wrong] = list(((told - decided) or (decided - told)).keys())[:1]
+            problem = "is not among the decisions" if told - decided else "has no event"
+            self.report.add(
+                Finding(
+                    stream=run.run_id, seq=None, problem=f"the decision {wrong[1]} by {wrong[2]} {problem}"
+                )
+            )
+
+    def _note(self, walked: ChainWalk, finding: Finding | None, sealed: int) -> None:
+        self.report.streams += 1
+        self.report.entries += walked.seq
+        self.report.locked += walked.locked
+        if finding is not None:
+            self.report.add(finding)
+        else:
+            self.report.unsealed += walked.seq - sealed
+
+    # Everything else
+
+    def _check_strays(self, conn: Connection) -> None:
+        """Find rows that stand in no chain, and records without a run."""
+        no_run = ~select(literal(1)).where(runs.c.run_id == step_records.c.run_id).exists()
+        strays = (
+            (select(audit_events.c.event_id).where(audit_events.c.stream.is_(None)), "event"),
+            (select(step_records.c.id).where(no_run), "step record of a run that is not there"),
+        )
+        for query, what in strays:
+            found = conn.execute(query.limit(1)).scalar()
+            if found is not None:
+                self.report.add(
+                    Finding(
+                        stream="(none)", seq=None, problem=f"the {what} with id {found} was put in by hand"
+                    )
+                )
+
+    def _check_control(self) -> None:
+        with self._store.reading() as conn:
+            sealed = _seals(conn, [CONTROL])[CONTROL]
+            query = select(audit_streams).where(audit_streams.c.stream == CONTROL)
+            end = conn.execute(query).one_or_none()
+            entries = self._noting_collected(iter_entries(conn, CONTROL))
+            walked, finding = walk(CONTROL, entries, self._store.codec, sealed)
+        finding = finding or walked.end(end.chain_seq if end else 0, end.chain_head if end else None)
+        self._note(walked, finding, max(sealed, default=0))
+
+    def _noting_collected(self, entries: Iterable[StoredEntry]) -> Iterator[StoredEntry]:
+        for entry in entries:
+            if entry.row.event_type == EventType.RUN_COLLECTED.value:
+                try:
+                    payload = self._store.codec.decode(entry.row.payload_json)
+                    chains = payload.get("chains", [])
+                    self._collected |= {
+                        run_id: (seq, head)
+                        for run_id, (seq, head) in zip(payload["run_ids"], chains, strict=True)
+                    }
+                except (PayloadError, ValueError, KeyError, TypeError, AttributeError):
+                    pass  # the walk says what is wrong with it
+            yield entry
+
+    def _check_collected(self) -> None:
+        """Check what is left of runs that are gone: their events, and what sealed them."""
+        gone = ~select(literal(1)).where(runs.c.run_id == audit_events.c.stream).exists()
+        left = select(audit_events).where(gone, audit_events.c.stream != CONTROL)
+        left = left.order_by(audit_events.c.stream, audit_events.c.chain_seq)
+        unsealed_gone = ~select(literal(1)).where(runs.c.run_id == _leaves.stream).exists()
+        ends = select(_leaves.stream, func.max(_leaves.chain_seq).label("seq"))
+        ends = ends.where(unsealed_gone, _leaves.stream != CONTROL).group_by(_leaves.stream)
+        reported: set[str] = set()
+        with self._store.reading() as conn:
+            for row in conn.execution_options(yield_per=500).execute(ends):
+                known = self._collected.get(row.stream)
+                if known is None or known[0] < row.seq:
+                    self._gone(row.stream, row.seq, reported)
+        with self._store.reading() as conn:
+            for row in conn.execution_options(yield_per=500).execute(left):
+                if row.stream not in self._collected:
+                    self._gone(row.stream, row.chain_seq, reported)
+                else:
+                    self._check_left(row)
+
+    def _gone(self, stream: str, seq: int, reported: set[str]) -> None:
+        if stream in reported:
+            return
+        reported.add(stream)
+        problem = "the whole run was taken out: no event says that it was collected"
+        self.report.add(Finding(stream=stream, seq=1, problem=f"{problem} (entries up to #{seq} are known)"))
+
+    def _check_left(self, row: AnyRow) -> None:
+        self.report.entries += 1
+        entry = StoredEntry(row, is_step=False)
+        try:
+            header = entry.header(row.stream, row.chain_seq, row.prev_hash, self._store.codec)
+        except PayloadLockedError:
+            self.report.locked += 1
+            return
+        except (PayloadError, ValueError, TypeError) as problem:
+            self.report.add(
+                Finding(stream=row.stream, seq=row.chain_seq, problem=f"cannot be read: {problem}")
+            )
+            return
+        seq, head = self._collected[row.stream]
+        expected = entry_hash(header)
+        if expected != row.chain_hash or (row.chain_seq == seq and row.chain_hash != head):
+            self.report.add(
+                Finding(
+                    stream=row.stream,
+                    seq=row.chain_seq,
+                    problem="it is not what was recorded",
+                    expected=expected,
+                    found=row.chain_hash,
+                )
+            )
+
+
+def _parts(found: Sequence[AnyRow]) -> Iterator[list[AnyRow]]:
+    part: list[AnyRow] = []
+    size = 0
+    for row in found:
+        if part and size + row.chain_seq > _ENTRIES_AT_ONCE:
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += row.chain_seq
+    if part:
+        yield part
+
+
+def _seals(conn: Connection, streams: Sequence[str]) -> dict[str, dict[int, str]]:
+    found: dict[str, dict[int, str]] = defaultdict(dict)
+    for row in conn.execute(select(audit_checkpoint_leaves).where(_leaves.stream.in_(streams))):
+        found[row.stream][row.chain_seq] = row.chain_head
+    return found
+
+
+def _decided(conn: Connection, run_ids: Sequence[str]) -> dict[str, Counter[tuple[Any, ...]]]:
+    found: dict[str, Counter[tuple[Any, ...]]] = defaultdict(Counter)
+    for row in conn.execute(select(decisions).where(decisions.c.run_id.in_(run_ids))):
+        found[row.run_id][(row.failure_key, row.kind, row.actor, moment_text(row.decided_at))] += 1
+    return found
+
+
+def _noting(entries: Iterable[StoredEntry], told: Counter[tuple[Any, ...]]) -> Iterator[StoredEntry]:
+    for entry in entries:
+        kind: DecisionKind | None = None if entry.is_step else _KIND_OF_EVENT.get(entry.row.event_type)
+        if kind is not None:
+            row = entry.row
+            told[(row.failure_key, kind.value, row.actor, moment_text(row.created_at))] += 1
+        yield entry

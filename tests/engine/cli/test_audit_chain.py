@@ -1,0 +1,109 @@
+"""`resume-engine audit keygen|seal|verify`, with their exit codes."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from sqlalchemy import text
+
+from resume_engine.cli import main
+from resume_engine.storage.open_store import open_store
+from resume_engine.storage.sql_store import SqlCheckpointStore
+from tests.factories import RunFactory
+from tests.guards import unguarded
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    address = f"sqlite:///{tmp_path / 'runs.db'}"
+    monkeypatch.setenv("DATABASE_URL", address)
+    return address
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[SqlCheckpointStore]:
+    with open_store(url) as made:
+        yield made
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(main, ["audit", *words])
+
+
+@pytest.fixture
+def key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "audit.pem"
+    assert run("keygen", str(path)).exit_code == 0
+    monkeypatch.setenv("AUDIT_SIGNING_KEY_FILE", str(path))
+    return path
+
+
+def test_a_key_is_for_its_owner_alone_and_never_overwritten(key: Path) -> None:
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    before = key.read_bytes()
+    again = run("keygen", str(key))
+    assert again.exit_code == 1 and "cannot be written" in again.output
+    assert key.read_bytes() == before
+    assert "PUBLIC" in Path(f"{key}.pub").read_text()
+
+
+def test_sealed_signed_and_verified_with_the_public_key(
+    store: SqlCheckpointStore, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RunFactory(store).every_state()
+    anchor = tmp_path / "anchor.jsonl"
+    sealed = run("seal", "--out", str(anchor))
+    assert sealed.exit_code == 0 and "signed with the Ed25519 key" in sealed.output
+    assert "Nothing was recorded" in run("seal").output
+    assert json.loads(anchor.read_text())["number"] == 1
+    monkeypatch.delenv("AUDIT_SIGNING_KEY_FILE")
+    intact = run("verify", "--key", f"{key}.pub", "--against", str(anchor))
+    assert (intact.exit_code, intact.output.partition(":")[0]) == (0, "INTACT"), intact.output
+    assert run("verify").exit_code == 2
+
+
+def test_tampering_is_exit_code_1_and_names_the_place(store: SqlCheckpointStore, key: Path) -> None:
+    found = RunFactory(store).completed()
+    run("seal")
+    with unguarded(store) as conn:
+        conn.execute(text("UPDATE step_records SET worker = 'mallory' WHERE sequence = 1"))
+    for words in (["verify"], ["verify", "--run", found.run_id]):
+        result = run(*words)
+        assert result.exit_code == 1
+        assert f"{found.run_id} #3: it is not what was recorded (expected " in result.output, result.output
+
+
+def test_what_cannot_be_told_is_exit_code_2_and_says_what_to_do(store: SqlCheckpointStore) -> None:
+    RunFactory(store).completed()
+    result = run("verify")
+    assert result.exit_code == 2 and "there is no checkpoint: run `resume-engine audit seal`" in result.output
+    unsigned = run("seal")
+    assert "NOT signed: set AUDIT_SIGNING_KEY_FILE" in unsigned.output
+    assert run("verify").exit_code == 2
+
+
+def test_a_secret_signs_when_there_is_no_key(
+    store: SqlCheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_KEY", "0123456789abcdef0123456789abcdef")
+    RunFactory(store).completed()
+    assert "it detects accidents" in run("seal").output
+    assert run("verify").exit_code == 0
+    monkeypatch.setenv("SECRET_KEY", "another secret, 0123456789abcdef")
+    assert run("verify").exit_code == 2
+
+
+def test_what_cannot_be_read_is_exit_code_3(store: SqlCheckpointStore, key: Path, tmp_path: Path) -> None:
+    RunFactory(store).completed()
+    nonsense = tmp_path / "nonsense"
+    nonsense.write_text("{}")
+    assert run("verify", "--against", str(nonsense)).exit_code == 3
+    with store.writing() as conn:
+        conn.execute(text("DROP TABLE audit_checkpoints"))
+    unreadable = run("verify")
+    assert unreadable.exit_code == 3 and "cannot be read" in unreadable.output
