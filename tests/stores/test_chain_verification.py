@@ -151,6 +151,7 @@ TAMPERINGS: dict[str, tuple[Tamper, str, int | None]] = {
     "an output": (_edit_step(output_json='{"out": 9}'), "run-1", 4),
     "an input": (_edit_step(input_json='{"n": 9}'), "run-1", 4),
     "an input and its hash": (_edit_step(input_json='{"n": 9}', input_hash="0" * 64), "run-1", 4),
+    "what an input follows from": (_edit_step(input_json="=0"), "run-1", 4),
     "a status": (_edit_step(status="failed"), "run-1", 4),
     "a status nobody knows": (_edit_step(status="fine"), "run-1", 4),
     "a worker": (_edit_step(worker="mallory"), "run-1", 4),

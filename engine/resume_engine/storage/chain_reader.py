@@ -16,6 +16,7 @@ from resume_engine.core.audit_chain import Header, digest, event_header, step_he
 from resume_engine.core.errors import PayloadLockedError
 from resume_engine.core.idempotency import hash_input
 from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
+from resume_engine.storage.derived_inputs import MARK
 from resume_engine.storage.payload_codec import LockedText, PayloadCodec
 from resume_engine.storage.rows import AnyRow
 from resume_engine.storage.schema import audit_events, step_records
@@ -103,16 +104,22 @@ def _step_header(row: AnyRow, stream: str, seq: int, prev: str | None, codec: Pa
         classified_by=row.classified_by,
         worker=row.worker,
     )
-    given = codec.unseal(row.input_json)
     return step_header(
         stream,
         seq,
         prev,
         record,
-        input_digest=None if is_hash_of(row.input_hash, given) else digest(given),
+        input_digest=_input_digest(row, codec),
         output_digest=digest(opened(codec, "output", row.output_json)),
         duplicate=row.legacy_duplicate,
     )
+
+
+def _input_digest(row: AnyRow, codec: PayloadCodec) -> str | None:
+    if row.input_json.startswith(MARK):
+        return None  # it follows from the record, and so its hash covers it
+    given = codec.unseal(row.input_json)
+    return None if is_hash_of(row.input_hash, given) else digest(given)
 
 
 def is_hash_of(input_hash: str, text: str) -> bool:

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from resume_engine.core.audit_chain import entry_hash
 from resume_engine.core.chain_report import Finding
 from resume_engine.core.errors import PayloadError, PayloadLockedError
+from resume_engine.core.payload import payload_hash
 from resume_engine.storage.chain_reader import StoredEntry
+from resume_engine.storage.derived_inputs import MARK, RunInputs
 from resume_engine.storage.payload_codec import PayloadCodec
+from resume_engine.storage.rows import AnyRow
 
 
 @dataclass
@@ -22,6 +25,9 @@ class ChainWalk:
     seq: int = 0
     head: str | None = None
     locked: int = 0
+
+    def __post_init__(self) -> None:
+        self._inputs = RunInputs(self.codec)
 
     def take(self, entry: StoredEntry) -> Finding | None:
         """Go one entry on; return what is wrong with it."""
@@ -61,7 +67,17 @@ class ChainWalk:
             return self._at(seq, f"it cannot be read: {problem}")
         if expected != entry.hash:
             return self._at(seq, "it is not what was recorded", expected, entry.hash)
-        return None
+        return self._wrong_input(entry.row, seq) if entry.is_step and not self.locked else None
+
+    def _wrong_input(self, row: AnyRow, seq: int) -> Finding | None:
+        """Return what is wrong with an input that is not stored: what it follows from must give its hash."""
+        try:
+            given = self._inputs.before(row)
+            self._inputs.after(row, None if row.output_json is None else self.codec.decode(row.output_json))
+            is_right = not row.input_json.startswith(MARK) or payload_hash(given) == row.input_hash
+        except (PayloadError, ValueError, TypeError) as problem:
+            return self._at(seq, f"its input cannot be read: {problem}")
+        return None if is_right else self._at(seq, "its input does not follow from what was recorded before")
 
     def _unlike_the_seal(self) -> Finding | None:
         sealed = self.sealed.get(self.seq)
