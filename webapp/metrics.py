@@ -28,7 +28,8 @@ from resume_engine.core.run_summary import RunState
 from resume_engine.storage.decision_waits import decision_waits
 from resume_engine.storage.run_queries import RunQueries
 from resume_engine.storage.sql_store import SqlCheckpointStore
-from webapp.extensions import services
+from webapp.extensions import current_settings, services
+from webapp.keys.caller import refuse_demo_key
 from webapp.permissions import requires
 
 logger = logging.getLogger(__name__)
@@ -158,6 +159,8 @@ def register(app: Flask) -> None:
 @requires(Permission.RUNS_READ)
 def metrics() -> ResponseReturnValue:
     """Tell the numbers."""
+    if not current_settings().metrics_public:
+        refuse_demo_key()
     measured, database = current_app.extensions[_KEY]
     requests = measured.registry
     if os.environ.get(SHARED_FOLDER):

@@ -105,7 +105,9 @@ def test_without_a_database_the_rest_is_told(
 
 
 def test_from_outside_a_key_is_needed(settings: Settings, page_store: SqlCheckpointStore) -> None:
-    app = create_app(replace(settings, metrics_public=False), store=page_store)
+    shut = replace(settings, metrics_public=False, demo_operator_key="a-key-for-the-demo")
+    app = create_app(shut, store=page_store)
+    assert ask(app, Authorization="Bearer a-key-for-the-demo").status_code == 403
     refused = ask(app)
     assert refused.status_code == 401
     assert refused.json["code"] == "key_missing"  # type: ignore[index]

@@ -53,12 +53,19 @@ def count_request() -> None:
         )
 
 
-def assert_may_touch(environment: Environment, run_id: str | None = None) -> None:
-    """Raise `AccessDeniedError` when the key is for other environments or for the demo runs only."""
+def refuse_demo_key() -> None:
+    """Raise `AccessDeniedError` when the key is for the demo runs only."""
     caller = current_caller()
-    if caller.demo_only and run_id not in DEMO_RUN_IDS:
+    if caller.demo_only:
         tell_denied(caller.actor, "a key for other runs than those of the demo")
         raise AccessDeniedError("This key is for the three runs of the demo: GET /demo/runs lists them.")
+
+
+def assert_may_touch(environment: Environment, run_id: str | None = None) -> None:
+    """Raise `AccessDeniedError` when the key is for other environments or for the demo runs only."""
+    if run_id not in DEMO_RUN_IDS:
+        refuse_demo_key()
+    caller = current_caller()
     if caller.environments is not None and environment not in caller.environments:
         tell_denied(caller.actor, f"a key for {environment}")
         raise AccessDeniedError(f"This key is for {', '.join(caller.environments)}, not for {environment}.")
