@@ -19,7 +19,8 @@ ALLOWED = {
     "resume_engine.storage": {"core", "storage"},
     "resume_engine.adapters": {"core", "adapters"},
     "resume_engine.worker": {"core", "worker"},
-    "resume_engine.cli": {"core", "storage", "adapters", "worker", "cli"},
+    "resume_engine.audit_verifier": set(),  # handed out as one file: nothing but the standard library
+    "resume_engine.cli": {"core", "storage", "adapters", "worker", "cli", "audit_verifier"},
 }
 # The words the rest of the engine speaks in: they know nothing but each other.
 RECORDS = {

@@ -6,7 +6,7 @@ import click
 
 from resume_engine import __version__
 from resume_engine.cli.audit import audit
-from resume_engine.cli.audit_chain import keygen, seal, verify
+from resume_engine.cli.audit_chain import keygen, seal, verifier, verify
 from resume_engine.cli.command_group import CommandLine
 from resume_engine.cli.db import db
 from resume_engine.cli.gates import gates
@@ -28,5 +28,5 @@ def main() -> None:
 
 for _command in (audit, db, gates, gc, policy, replay, runs, smoke_test):
     main.add_command(_command)
-for _command in (keygen, seal, verify):
+for _command in (keygen, seal, verifier, verify):
     audit.add_command(_command)

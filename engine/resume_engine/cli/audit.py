@@ -19,6 +19,9 @@ from resume_engine.core.errors import RunNotFoundError
 from resume_engine.core.masking import mask_json_text
 from resume_engine.core.run import trace_lines
 from resume_engine.storage.audit_queries import AuditQueries, EventFilter
+from resume_engine.storage.compliance_export import compliance_export
+from resume_engine.storage.sealing import seal
+from resume_engine.storage.signing import signer_from_environment
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 
@@ -56,18 +59,32 @@ def show(database: str, run_id: str | None, actor: str | None, kind: str | None,
     type=click.Choice(["trace", "jsonl", "csv"]),
     help="trace: the deterministic trace of a run [default with RUN_ID]; jsonl, csv: the events.",
 )
+@click.option(
+    "--bundle", is_flag=True, help="All of a run in one JSON file that proves itself; seals the audit first."
+)
 @reveal_option
 @as_option
 @click.option("--output", type=click.File("w", encoding="utf-8", lazy=False), default="-")
 def export(
-    database: str, run_id: str | None, form: str | None, reveal: bool, name: str | None, output: TextIO
+    database: str,
+    run_id: str | None,
+    form: str | None,
+    bundle: bool,
+    reveal: bool,
+    name: str | None,
+    output: TextIO,
 ) -> None:
     """Write the audit trail of a run, or of everything; the export is an audit event too."""
+    if bundle and (run_id is None or form is not None):
+        raise click.UsageError(
+            "A bundle is of one run and has its own format: give RUN_ID, leave out --format."
+        )
+    form = "bundle" if bundle else form
     form = form or ("trace" if run_id else "jsonl")
     if form == "trace" and run_id is None:
         raise click.UsageError("A trace belongs to one run: add its RUN_ID, or choose --format jsonl.")
-    if reveal and form != "trace":
-        raise click.UsageError("Events are always masked; --reveal goes with --format trace.")
+    if reveal and form not in ("trace", "bundle"):
+        raise click.UsageError("Events are always masked; --reveal goes with --format trace or --bundle.")
     with opened(database) as store:
         _require_run(store, run_id)
         store.append_event(
@@ -86,6 +103,11 @@ def export(
 
 
 def _lines(store: SqlCheckpointStore, run_id: str | None, form: str, *, reveal: bool) -> Iterator[str]:
+    if form == "bundle" and run_id is not None:
+        signer = signer_from_environment()
+        seal(store, signer)
+        yield from compliance_export(store, run_id, signer=signer, reveal=reveal)
+        return
     queries = AuditQueries(store)
     if form == "trace" and run_id is not None:
         trace = _trace(store, run_id)

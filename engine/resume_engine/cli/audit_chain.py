@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from resume_engine import audit_verifier
 from resume_engine.cli.database import database_option, opened
 from resume_engine.cli.printing import moment, next_step, one_line
 from resume_engine.core.chain_report import ChainReport, Verdict
@@ -84,6 +85,15 @@ def _append(out: Path, made: Checkpoint) -> None:
         file.write(json.dumps(made.to_dict()) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+@click.command()
+def verifier() -> None:
+    """Print a Python file that verifies a compliance export without anything of this package.
+
+    For example: resume-engine audit verifier > verify.py; python verify.py run.json --key audit.pem.pub
+    """
+    click.echo(Path(audit_verifier.__file__).read_text(encoding="utf-8"), nl=False)
 
 
 @click.command()

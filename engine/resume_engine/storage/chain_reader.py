@@ -158,13 +158,16 @@ def entries_of_many(conn: Connection, streams: Sequence[str]) -> dict[str, list[
 
 def iter_entries(conn: Connection, stream: str) -> Iterator[StoredEntry]:
     """Yield the entries of a stream in their order, a few hundred in memory at a time."""
-    return heapq.merge(_events(conn, stream), _steps(conn, stream), key=lambda entry: entry.order)
+    return heapq.merge(iter_events(conn, stream), iter_steps(conn, stream), key=lambda entry: entry.order)
 
 
-def _events(conn: Connection, stream: str) -> Iterator[StoredEntry]:
+def iter_events(conn: Connection, stream: str, *, only_about: str | None = None) -> Iterator[StoredEntry]:
+    """Yield the events of a stream in their order, only those about one run if asked."""
     last = -1
     while True:
         query = select(audit_events).where(audit_events.c.stream == stream, audit_events.c.chain_seq > last)
+        if only_about is not None:
+            query = query.where(audit_events.c.run_id == only_about)
         rows = conn.execute(query.order_by(audit_events.c.chain_seq).limit(ROWS_PER_FETCH)).all()
         yield from (StoredEntry(row, is_step=False) for row in rows)
         if len(rows) < ROWS_PER_FETCH:
@@ -172,7 +175,7 @@ def _events(conn: Connection, stream: str) -> Iterator[StoredEntry]:
         last = rows[-1].chain_seq
 
 
-def _steps(conn: Connection, stream: str) -> Iterator[StoredEntry]:
+def iter_steps(conn: Connection, stream: str) -> Iterator[StoredEntry]:
     """Yield step records by sequence: they were chained in that order."""
     at = tuple_(step_records.c.sequence, step_records.c.legacy_duplicate)
     last: tuple[Any, Any] = (-1, -1)

@@ -1,0 +1,252 @@
+"""The export of a run, and the one file that verifies it: whatever is done to it is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from resume_engine import audit_verifier
+from resume_engine.audit_verifier import Tampered, is_signed
+from resume_engine.core.errors import RunNotFoundError
+from resume_engine.core.run_change import RunChange
+from resume_engine.storage.compliance_export import compliance_export
+from resume_engine.storage.open_store import open_store
+from resume_engine.storage.sealing import seal
+from resume_engine.storage.signing import Ed25519Key, SecretKey
+from resume_engine.storage.sql_store import SqlCheckpointStore
+from tests.factories import RunFactory
+from tests.stores.changes import change, completed, event, new_run, summary
+
+_PRIVATE = Ed25519PrivateKey.generate()
+KEY = Ed25519Key(_PRIVATE.public_key(), _PRIVATE)
+PUBLIC = bytes.fromhex(KEY.public_key() or "")
+TORTURE = bool(os.environ.get("TORTURE"))
+
+
+def exported(store: SqlCheckpointStore, run_id: str, *, reveal: bool = False) -> bytes:
+    return "".join(compliance_export(store, run_id, signer=KEY, reveal=reveal)).encode()
+
+
+class Export:
+    """An export in a file that can be changed and verified again."""
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        self.path, self.content = path, content
+
+    def verdict(self, content: bytes | None = None, key: bytes | None = PUBLIC) -> tuple[int, str]:
+        """Return the exit code that the verifier would end with, and its words."""
+        self.path.write_bytes(self.content if content is None else content)
+        try:
+            _, doubts = audit_verifier.verify(str(self.path), key, {})
+        except Tampered as problem:
+            return 1, str(problem)
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as problem:
+            return 3, repr(problem)
+        return (2, "; ".join(doubts)) if doubts else (0, "")
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """A sealed run with steps, a decision, events between them and a secret."""
+    folder = tmp_path_factory.mktemp("export")
+    with open_store(f"sqlite:///{folder / 'runs.db'}") as store:
+        factory = RunFactory(store)
+        factory.every_state()
+        run_id = factory.cleared().run_id
+        run = summary(store, run_id)
+        told = event(run_id=run_id, payload={"password": "hunter2-hunter2", "n": 1})
+        store.commit(RunChange(before=run, after=run, events=(told,)))
+        store.append_event(event(run_id=run_id, note="refused"))
+        assert seal(store, KEY) is not None
+        return Export(folder / "export.json", exported(store, run_id))
+
+
+def test_an_export_is_one_json_file_with_everything(export: Export) -> None:
+    found = json.loads(export.content)
+    assert list(found) == [
+        "format", "exported_at", "run", "gates", "decisions", "steps", "audit_events", "control_events",
+        "integrity", "content",
+    ]  # fmt: skip
+    assert [e["header"]["event_type"] for e in found["audit_events"]] == [
+        "run.started",
+        "gate.approved",
+        "run.updated",
+    ]
+    assert [s["header"]["status"] for s in found["steps"]] == ["completed", "failed"]
+    assert found["gates"]["human_approval"]["granted"] is True
+    assert [e["body"]["note"] for e in found["control_events"]] == ["refused"]
+    assert b"hunter2" not in export.content
+    assert found["audit_events"][2]["masked"] == ["payload"]
+
+
+def test_what_was_not_touched_is_intact(export: Export) -> None:
+    assert export.verdict() == (0, "")
+    assert export.verdict(key=None)[0] == 2
+    assert export.verdict(key=bytes(32))[0] == 1
+
+
+def test_every_flipped_byte_is_found(export: Export) -> None:
+    """All of them with TORTURE; else every seventh."""
+    missed = []
+    for at in range(0, len(export.content), 1 if TORTURE else 7):
+        flipped = bytearray(export.content)
+        flipped[at] ^= 1 << (at % 8)
+        if export.verdict(bytes(flipped))[0] not in (1, 3):
+            missed.append(at)
+    assert missed == []
+
+
+def _lines(change: Callable[[list[bytes]], object]) -> Callable[[bytes], bytes]:
+    def changed(content: bytes) -> bytes:
+        lines = content.splitlines(keepends=True)
+        change(lines)
+        return b"".join(lines)
+
+    return changed
+
+
+def _first(lines: list[bytes], section: bytes) -> int:
+    return lines.index(b'"' + section + b'":[\n') + 1
+
+
+def _swap_bodies(lines: list[bytes]) -> None:
+    at = _first(lines, b"steps")
+    lines[at], lines[at + 1] = lines[at + 1].rstrip(b"\n") + b",\n", lines[at].rstrip(b",\n") + b"\n"
+
+
+def _double(lines: list[bytes]) -> None:
+    at = _first(lines, b"audit_events")
+    lines.insert(at, lines[at])
+
+
+FORGERIES = {
+    "a deleted event": (_lines(lambda lines: lines.pop(_first(lines, b"audit_events") + 1)), "#4"),
+    "a deleted step": (_lines(lambda lines: lines.pop(_first(lines, b"steps"))), "#2"),
+    "two swapped steps": (_lines(_swap_bodies), "#2"),
+    "an inserted event": (_lines(_double), "#2"),
+    "another actor": (lambda content: content.replace(b'"actor": "olga', b'"actor": "bob'), "#4"),
+    "another output": (lambda content: content.replace(b'{\\"out_0\\": 0}', b'{\\"out_0\\": 7}'), "#2"),
+    "another masked value": (lambda content: content.replace(b"\\u2022", b"x", 1), "beside the entries"),
+    "another state": (
+        lambda content: content.replace(b'"status": "paused"', b'"status": "failed"'),
+        "beside",
+    ),
+    "cut off": (lambda content: content[: len(content) // 2], "last line"),
+    "cut off at a line": (_lines(lambda lines: lines.pop()), "last line"),
+    "continued": (lambda content: content + b" ", "last line"),
+}
+
+
+@pytest.mark.parametrize("what", FORGERIES)
+def test_forgeries_are_found_and_the_first_bad_place_is_named(export: Export, what: str) -> None:
+    forge, place = FORGERIES[what]
+    forged = forge(export.content)
+    assert forged != export.content
+    code, words = export.verdict(forged)
+    assert code == 1 and place in words, words
+
+
+def test_a_forgery_whose_hashes_were_made_anew_breaks_the_signature(export: Export) -> None:
+    """Somebody who computes every hash again has no key: the seal tells."""
+    found = json.loads(export.content)
+    lines = export.content.splitlines(keepends=True)[:-1]
+    body = b"".join(lines).replace(b'"status": "paused"', b'"status": "failed"')
+    content = {"hash": audit_verifier.sha(body), "signature": found["content"]["signature"]}
+    forged = body + b'"content":' + audit_verifier.canonical(content) + b"}\n"
+    assert export.verdict(forged) == (1, "the export does not carry the signature of the key")
+
+
+def test_without_comparing_hashes_a_forgery_is_missed(
+    export: Export, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The protection taken out."""
+    forge, _ = FORGERIES["another output"]
+    monkeypatch.setattr(audit_verifier, "check_entry", lambda *_: None)
+    monkeypatch.setattr(audit_verifier, "sha", lambda _: "x")
+    code, words = export.verdict(forge(export.content))
+    assert "is not what was recorded" not in words and code == 1
+
+
+@pytest.mark.parametrize("kind", ["sqlite_file", "postgres"])
+def test_a_long_run_of_500_entries_is_verified_line_by_line(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    store: SqlCheckpointStore = request.getfixturevalue(f"{kind}_store")
+    run_id = f"long-{kind}"
+    new_run(store, run_id)
+    for sequence in range(170):
+        run = store.commit(change(summary(store, run_id), completed(sequence, run_id=run_id)))
+        events = tuple(event(run_id=run_id, note=f"{sequence}/{n}") for n in range(2))
+        store.commit(RunChange(before=run, after=run, events=events))
+    seal(store, KEY)
+    made = Export(tmp_path / "export.json", exported(store, run_id, reveal=True))
+    assert json.loads(made.content)["integrity"]["seq"] == 511
+    assert made.verdict() == (0, "")
+    chosen = random.Random(7)
+    for at in (chosen.randrange(len(made.content)) for _ in range(2_000 if TORTURE else 60)):
+        flipped = bytearray(made.content)
+        flipped[at] ^= 1 << chosen.randrange(8)
+        assert made.verdict(bytes(flipped))[0] in (1, 3), at
+
+
+def test_entries_after_the_seal_cannot_be_told(export: Export, tmp_path: Path) -> None:
+    with open_store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
+        run = new_run(store)
+        unsealed = Export(tmp_path / "export.json", exported(store, "run-1"))
+        assert unsealed.verdict() == (2, "no checkpoint seals this run")
+        seal(store, KEY)
+        store.commit(change(run, completed(0)))
+        tail = Export(tmp_path / "export.json", exported(store, "run-1"))
+        assert tail.verdict() == (2, "1 entries were written after checkpoint 1")
+        other = SecretKey("a secret of the tests, long enough")
+        seal(store, other)
+        secret = Export(tmp_path / "export.json", exported(store, "run-1"))
+        assert secret.verdict()[0] == 2
+        with pytest.raises(RunNotFoundError):
+            compliance_export(store, "nobody")
+
+
+def test_the_verifier_is_one_small_file_of_the_standard_library(export: Export, tmp_path: Path) -> None:
+    source = Path(audit_verifier.__file__).read_text(encoding="utf-8")
+    code = [line for line in source.splitlines() if line.strip() and not line.strip().startswith("#")]
+    assert len(code) < 190
+    alone = tmp_path / "verify.py"
+    alone.write_text(source, encoding="utf-8")
+    export.path.write_bytes(export.content)
+
+    def run(*words: str) -> tuple[int, str]:
+        command = [sys.executable, "-I", "-S", str(alone), *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return done.returncode, done.stdout
+
+    assert run(str(export.path), "--key", PUBLIC.hex()) == (0, "INTACT: 5 entries fit together\n")
+    assert run(str(export.path))[0] == 2
+    anchor = tmp_path / "anchor.jsonl"
+    checkpoint = json.loads(export.content)["integrity"]["checkpoint"]
+    anchor.write_text(json.dumps(checkpoint | {"hash": "0" * 64}))
+    code_found, words = run(str(export.path), "--key", PUBLIC.hex(), "--against", str(anchor))
+    assert code_found == 1 and "not the one kept outside" in words
+    export.path.write_bytes(b"nonsense")
+    assert run(str(export.path))[0] == 1
+
+
+def test_signatures_are_checked_as_the_library_checks_them() -> None:
+    for number in range(8):
+        private = Ed25519PrivateKey.generate()
+        public, message = private.public_key().public_bytes_raw(), os.urandom(number * 9)
+        signature = private.sign(message).hex()
+        assert is_signed(public, message, signature)
+        assert not is_signed(public, message + b"x", signature)
+        assert not is_signed(bytes(32), message, signature)
+        broken = bytearray(bytes.fromhex(signature))
+        broken[number * 8] ^= 1
+        assert not is_signed(public, message, bytes(broken).hex())
+    assert not is_signed(PUBLIC, b"", "") and not is_signed(PUBLIC, b"", "zz")
