@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from resume_engine.core import clock
@@ -45,6 +45,8 @@ REFUSED = {
         "Give the server that SECRET_KEY again, or ask an administrator for another key."
     ),
 }
+# Put together once: every request of the API asks it.
+_BY_ID = select(api_keys).where(api_keys.c.key_id == bindparam("key_id"))
 logger = logging.getLogger(__name__)
 
 
@@ -176,7 +178,7 @@ class KeyStore:
             raise KeyRefusedError(UNKNOWN, reason="malformed")
         key_id, secret = found.groups()
         with self._store.asking() as conn:
-            row = conn.execute(select(api_keys).where(api_keys.c.key_id == key_id)).one_or_none()
+            row = conn.execute(_BY_ID, {"key_id": key_id}).one_or_none()
         # As much work for an id that nobody has as for one with another secret.
         stored = row.secret_hash if row is not None else self._hashing.hash("")
         given = self._hashing.hash(secret, pepper_id=row.pepper_id if row is not None else None)
@@ -243,7 +245,7 @@ class KeyStore:
             conn.execute(select(func.pg_advisory_xact_lock(func.hashtextextended("api-keys", 0))))
 
     def _get(self, conn: Connection, key_id: str) -> ApiKey | None:
-        row = conn.execute(select(api_keys).where(api_keys.c.key_id == key_id)).one_or_none()
+        row = conn.execute(_BY_ID, {"key_id": key_id}).one_or_none()
         return self._key(row) if row is not None else None
 
     def _key(self, row: Any) -> ApiKey:
