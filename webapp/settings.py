@@ -77,12 +77,14 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what is only dangerous together."""
-        if not self.api_auth_enabled and not is_loopback(self.host):
-            raise SettingsError(
-                "API_AUTH_ENABLED",
-                f"is false, but HOST is {self.host}: anybody who reaches it could decide gates. "
-                "Leave it true, or serve on 127.0.0.1 only.",
-            )
+        if self.api_auth_enabled or (is_loopback(self.host) and not self.proxy_hops):
+            return
+        where = "a proxy is in front" if self.proxy_hops else f"HOST is {self.host}"
+        raise SettingsError(
+            "API_AUTH_ENABLED",
+            f"is false, but {where}: anybody who reaches it could decide gates. "
+            "Leave it true, or serve on 127.0.0.1 only.",
+        )
 
     @property
     def key_pepper(self) -> str | None:

@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from webapp.keys.limits import Rate
 from webapp.settings import LOOPBACK_NAMES, Settings, SettingsError, is_loopback
 
 GOOD_KEY = "0123456789abcdef0123456789abcdef"
@@ -68,6 +69,21 @@ def test_everything_can_be_said() -> None:
         ("CORS_ORIGINS", "runs.example.org"),
         ("CORS_ORIGINS", "https://runs.example.org/path"),
         ("CORS_ORIGINS", "null"),
+        ("LOG_FORMAT", "xml"),
+        ("WORKERS", "0"),
+        ("WORKERS", "1000"),
+        ("METRICS_PUBLIC", "perhaps"),
+        ("API_RATE_LIMIT", "1000"),
+        ("API_RATE_LIMIT", "0/second"),
+        ("API_RATE_LIMIT", "1000/fortnight"),
+        ("API_AUTH_ENABLED", "perhaps"),
+        ("API_KEYS_JSON", "{"),
+        ("API_KEYS_JSON", '["a-key-for-runners"]'),
+        ("API_KEYS_JSON", '{"a-key-for-runners": "emperor"}'),
+        ("API_KEYS_JSON", '{"a-key-for-runners": ["runner"]}'),
+        ("API_KEYS_JSON", '{"short": "runner"}'),
+        ("DEMO_OPERATOR_KEY", "short"),
+        ("DEMO_OPERATOR_KEY", "a key with blanks in it"),
         ("SECRET_KEY", "short"),
         ("SECRET_KEY", "changeme"),
         ("SECRET_KEY", "x" * 64),
@@ -83,6 +99,39 @@ def test_a_bad_secret_is_not_repeated() -> None:
     with pytest.raises(SettingsError) as refused:
         Settings.from_environment({"SECRET_KEY": "hunter2hunter2"})
     assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("API_KEYS_JSON", '{"hunter2": "runner"}'), ("DEMO_OPERATOR_KEY", "hunter2")]
+)
+def test_a_bad_key_is_not_repeated(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_environment({name: value})
+    assert "hunter2" not in str(refused.value)
+
+
+def test_keys_and_limits() -> None:
+    settings = Settings.from_environment(
+        {
+            "API_KEYS_JSON": '{"a-key-for-runners": "runner"}',
+            "DEMO_OPERATOR_KEY": "a-key-for-the-demo",
+            "API_RATE_LIMIT": "600/minute",
+            "WORKERS": "4",
+            "LOG_FORMAT": "JSON",
+        }
+    )
+    assert settings.api_keys == {"a-key-for-runners": "runner"}
+    assert settings.api_rate_limit == Rate(600, 60)
+    assert (settings.workers, settings.log_format) == (4, "json")
+    assert "a-key-for" not in repr(settings)
+    assert Settings.from_environment({"API_RATE_LIMIT": "off"}).api_rate_limit is None
+
+
+@pytest.mark.parametrize("elsewhere", [{"HOST": "0.0.0.0"}, {"HOST": "10.0.0.7"}, {"PROXY_HOPS": "1"}])
+def test_without_keys_the_api_stays_on_this_machine(elsewhere: dict[str, str]) -> None:
+    assert not Settings.from_environment({"API_AUTH_ENABLED": "false"}).api_auth_enabled
+    with pytest.raises(SettingsError, match="^API_AUTH_ENABLED is false, but .* decide gates"):
+        Settings.from_environment({"API_AUTH_ENABLED": "false", **elsewhere})
 
 
 def test_there_is_no_default_secret() -> None:
