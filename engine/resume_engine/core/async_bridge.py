@@ -13,6 +13,7 @@ import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextvars import ContextVar
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from resume_engine.core import clock
@@ -89,7 +90,9 @@ def is_coroutine_function(fn: object) -> bool:
     """Return whether calling `fn` makes a coroutine, as far as that can be told before."""
     if fn is None:
         return False
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
+    if inspect.iscoroutinefunction(fn):
+        return True
+    return not isinstance(fn, FunctionType) and inspect.iscoroutinefunction(type(fn).__call__)
 
 
 def settled(value: object, step_name: str, timeout: float | None = None) -> object:

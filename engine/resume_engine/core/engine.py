@@ -355,7 +355,7 @@ class ResumeEngine:
         return Executor(self._store, owner, self._lease_seconds, self._rules, self.policy)
 
     def _full(self, run_id: str) -> Run:
-        run = self._store.get_run(run_id)
+        run = self._store.load_run(run_id)
         if run is None:
             raise RunNotFoundError(run_id)
         return run

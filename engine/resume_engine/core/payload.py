@@ -18,6 +18,8 @@ def encode(data: Any) -> str:
 
 def storable(text: str) -> str:
     """Return text that every database accepts: no NUL, no lone surrogates."""
+    if text.isascii() and "\x00" not in text:
+        return text
     clean = text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
     return text if clean == text else clean
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resume_engine.core.clock import as_utc, utc_now
 from resume_engine.core.codec import as_json, from_json
@@ -46,7 +46,11 @@ def parse_environment(value: object) -> Environment:
 
 @dataclass
 class Run:
-    """Hold a run and its records; `metadata["gates"]` is a read-only view of the decisions."""
+    """Hold a run and its records; `metadata["gates"]` is a read-only view of the decisions.
+
+    A run that the engine returns reads its records when they are first asked for: a run of 100,000 steps is
+    returned as cheaply as one of three.
+    """
 
     run_id: str
     workflow_name: str
@@ -56,6 +60,28 @@ class Run:
     metadata: dict[str, Any] = field(default_factory=dict)
     steps: list[StepRecord] = field(default_factory=list)
     environment: Environment = Environment.DEV
+
+    @classmethod
+    def with_steps_later(cls, load: Callable[[], list[StepRecord]], **fields: Any) -> Run:
+        """Return a run whose `steps` are what `load` returns, called once, when they are first asked for."""
+        run = cls(**fields)
+        del run.__dict__["steps"]
+        run.__dict__["_load_steps"] = load
+        return run
+
+    if not TYPE_CHECKING:  # else every misspelt attribute would pass
+
+        def __getattr__(self, name: str) -> Any:
+            load = self.__dict__.get("_load_steps") if name == "steps" else None
+            if load is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            self.steps = load()
+            del self._load_steps
+            return self.steps
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is copied or pickled: with the records, not with the way to them."""
+        return {"steps": self.steps, **self.__dict__}
 
     def completed_indexes(self) -> set[int]:
         """Return the indexes of workflow steps with a completed record."""

@@ -77,6 +77,5 @@ def as_steps(steps: Iterable[StepLike]) -> Sequence[Step]:
             raise InvalidValueError(
                 "steps", f"item {position} must be (name, function) or Step, found {step!r:.80}"
             )
-        check_step_name(step.name)
         parsed.append(step)
     return parsed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from resume_engine.core.clock import as_utc, utc_now
 from resume_engine.core.codec import as_json, from_json
@@ -41,6 +41,15 @@ class StepKind(StrEnum):
 
     STEP = "step"
     COMPENSATION = "compensation"
+
+
+class StepOutput(NamedTuple):
+    """What a completed step of a workflow leaves to those behind it; of step 0 also what it was given."""
+
+    step_index: int
+    step_name: str
+    output_data: dict[str, Any]
+    first_input: dict[str, Any] | None
 
 
 @dataclass(kw_only=False)

@@ -13,7 +13,7 @@ from resume_engine.core.decision import Decision
 from resume_engine.core.run import Run, open_failures
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.core.step_record import StepRecord
+from resume_engine.core.step_record import StepKind, StepOutput, StepRecord
 
 
 class CheckpointStore(ABC):
@@ -61,6 +61,10 @@ class CheckpointStore(ABC):
     def load_summary(self, run_id: str) -> RunSummary | None:
         """Return a run without its records, or None; cost does not grow with the number of steps."""
 
+    def load_run(self, run_id: str) -> Run | None:
+        """Return what `get_run` returns; its records may be read only when they are asked for."""
+        return self.get_run(run_id)
+
     @abstractmethod
     def load_initial_input(self, run_id: str) -> dict[str, Any] | None:
         """Return the initial input a workflow was started with, or None when none was recorded."""
@@ -68,6 +72,13 @@ class CheckpointStore(ABC):
     @abstractmethod
     def iter_steps(self, run_id: str, *, completed_only: bool = False) -> Iterator[StepRecord]:
         """Yield records by sequence, without holding all of them in memory."""
+
+    def iter_outputs(self, run_id: str) -> Iterator[StepOutput]:
+        """Yield what the completed steps of a workflow gave out, by sequence, compensations aside."""
+        for record in self.iter_steps(run_id, completed_only=True):
+            if record.kind is StepKind.STEP:
+                first_input = record.input_data if record.step_index == 0 else None
+                yield StepOutput(record.step_index, record.step_name, record.output_data or {}, first_input)
 
     def list_open_failures(self, run_id: str) -> Sequence[StepRecord]:
         """Return the failed attempts, by sequence, that are the latest of their step."""

@@ -25,7 +25,7 @@ from resume_engine.core.retry import NO_RETRY
 from resume_engine.core.run import Environment, Run, RunStatus, parse_environment
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step import Step, check_text
-from resume_engine.core.step_record import StepKind, StepRecord
+from resume_engine.core.step_record import StepRecord
 from resume_engine.core.store import CheckpointStore
 from resume_engine.core.workflow_state import WorkflowState
 
@@ -117,11 +117,10 @@ def plan(store: CheckpointStore, run: RunSummary, steps: Sequence[Step], given: 
     outputs: dict[int, State] = {}
     first_input: State | None = None
     if run.next_sequence:
-        for record in store.iter_steps(run.run_id, completed_only=True):
-            if record.kind is StepKind.STEP:
-                _check_name(run, record.step_index, record.step_name, steps)
-                outputs[record.step_index] = record.output_data or {}
-                first_input = record.input_data if record.step_index == 0 else first_input
+        for done in store.iter_outputs(run.run_id):
+            _check_name(run, done.step_index, done.step_name, steps)
+            outputs[done.step_index] = done.output_data
+            first_input = done.first_input if done.step_index == 0 else first_input
     for index, name in _stopped_at(run):
         _check_name(run, index, name, steps)
     first = next(i for i in range(start_index or 0, len(steps) + 1) if i not in outputs)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import Any
+
+from sqlalchemy import case
 
 from resume_engine.core.audit import AuditEvent
 from resume_engine.core.audit_chain import Link
@@ -14,10 +16,10 @@ from resume_engine.core.payload import storable
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, Run, RunStatus
 from resume_engine.core.run_summary import Failure, RunSummary, StepInFlight
-from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
+from resume_engine.core.step_record import FailureClassification, StepOutput, StepRecord, StepStatus
 from resume_engine.storage.derived_inputs import RunInputs, mark_of
 from resume_engine.storage.payload_codec import PLAIN, LockedText, PayloadCodec, shown_value
-from resume_engine.storage.schema import runs
+from resume_engine.storage.schema import runs, step_records
 
 AnyRow = Any
 """A SQLAlchemy row; its generic type differs between the 2.0 and 2.1 series."""
@@ -175,17 +177,39 @@ def encode_metadata(metadata: dict[str, Any], codec: PayloadCodec) -> str:
     return codec.encode({name: value for name, value in metadata.items() if name != "gates"})
 
 
-def run_from_row(summary: RunSummary, metadata: dict[str, Any], steps: list[StepRecord]) -> Run:
-    """Return the whole run."""
-    return Run(
-        run_id=summary.run_id,
-        workflow_name=summary.workflow_name,
-        status=summary.status,
-        created_at=summary.created_at,
-        updated_at=summary.updated_at,
-        metadata=metadata,
-        steps=steps,
-        environment=summary.environment,
+def run_from_row(
+    summary: RunSummary, metadata: dict[str, Any], steps: list[StepRecord] | Callable[[], list[StepRecord]]
+) -> Run:
+    """Return the whole run, its records loaded when they are asked for if `steps` says how."""
+    fields: dict[str, Any] = {
+        "run_id": summary.run_id,
+        "workflow_name": summary.workflow_name,
+        "status": summary.status,
+        "created_at": summary.created_at,
+        "updated_at": summary.updated_at,
+        "metadata": metadata,
+        "environment": summary.environment,
+    }
+    return Run.with_steps_later(steps, **fields) if callable(steps) else Run(steps=steps, **fields)
+
+
+OUTPUT_COLUMNS = (
+    step_records.c.sequence,
+    step_records.c.legacy_duplicate,
+    step_records.c.step_index,
+    step_records.c.step_name,
+    step_records.c.output_json,
+    case((step_records.c.step_index == 0, step_records.c.input_json)).label("first_input"),
+)
+
+
+def output_from_row(row: AnyRow, codec: PayloadCodec) -> StepOutput:
+    """Return what a row of `OUTPUT_COLUMNS` holds."""
+    return StepOutput(
+        step_index=row.step_index,
+        step_name=row.step_name,
+        output_data={} if row.output_json is None else codec.decode(row.output_json),
+        first_input=None if row.first_input is None else codec.decode(row.first_input),
     )
 
 

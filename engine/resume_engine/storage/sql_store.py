@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from itertools import takewhile
 from typing import Any
 
 from sqlalchemy import (
@@ -54,6 +55,7 @@ from resume_engine.core.step_record import (
     COMPLETED_STATUSES,
     FailureClassification,
     StepKind,
+    StepOutput,
     StepRecord,
     StepStatus,
 )
@@ -69,6 +71,7 @@ from resume_engine.storage.schema_version import ensure_schema, upgrade
 from resume_engine.storage.step_append import is_plain
 
 _STEPS_PER_FETCH = 500
+_OUTPUTS_PER_FETCH = 2_000
 _UNREACHABLE_SECONDS = 30.0
 _RUN_ID_KEYS = ("pk_runs", "runs_pkey")  # as SQLite's table of names has it, and as PostgreSQL named it
 
@@ -81,6 +84,7 @@ class SqlCheckpointStore(CheckpointStore):
     """
 
     _reading_options: Mapping[str, Any] = {}
+    _outlives_close = True
 
     def __init__(
         self, engine: Engine, *, check_schema: bool = True, codec: PayloadCodec | None = None
@@ -230,6 +234,14 @@ class SqlCheckpointStore(CheckpointStore):
     @asked_again
     def get_run(self, run_id: str) -> Run | None:
         """Return a run with all its records and the view of its decisions, or None."""
+        return self._read_run(run_id, with_steps=True)
+
+    @asked_again
+    def load_run(self, run_id: str) -> Run | None:
+        """Return a run and the view of its decisions; records are read when they are first asked for."""
+        return self._read_run(run_id, with_steps=not self._outlives_close)
+
+    def _read_run(self, run_id: str, *, with_steps: bool) -> Run | None:
         if not is_storable(run_id):
             return None
         with self.reading() as conn:
@@ -238,18 +250,24 @@ class SqlCheckpointStore(CheckpointStore):
             ).one_or_none()
             if row is None:
                 return None
-            records = conn.execute(_steps_of(run_id)).all()
+            records = conn.execute(_steps_of(run_id)).all() if with_steps else ()
             decided = _decisions_in_tx(conn, run_id, None, self.codec)
         summary = rows.summary_from_row(row, self.codec)
         metadata = self.codec.decode(row.metadata_json)
         metadata.pop("gates", None)  # 0.2.0 kept decisions there; they are rows now
         if decided:
             metadata["gates"] = gates_view(decided, closed_gates(summary, decided, clock.utc_now()))
-        return rows.run_from_row(
-            summary,
-            metadata,
-            list(rows.steps_from_rows(records, self.codec)),
-        )
+        if with_steps:
+            return rows.run_from_row(summary, metadata, list(rows.steps_from_rows(records, self.codec)))
+        return rows.run_from_row(summary, metadata, lambda: self._steps_until(summary))
+
+    def _steps_until(self, run: RunSummary) -> list[StepRecord]:
+        """Return the records a run had when it was read."""
+        known = takewhile(lambda record: record.sequence < run.next_sequence, self.iter_steps(run.run_id))
+        found = list(known)
+        if run.next_sequence and not found:
+            raise RunNotFoundError(run.run_id)  # collected since
+        return found
 
     def update_run(self, run: Run, *, actor: Actor = ENGINE_ACTOR) -> None:
         """Write status and metadata of `run`; `metadata["gates"]` is a view and is not written."""
@@ -354,15 +372,28 @@ class SqlCheckpointStore(CheckpointStore):
 
     def iter_steps(self, run_id: str, *, completed_only: bool = False) -> Iterator[StepRecord]:
         """Yield records by sequence, a few hundred in memory at a time."""
-        position = (-1, -1)
+        query = _steps_of(run_id)
+        if completed_only:
+            query = query.where(step_records.c.status.in_(COMPLETED_STATUSES))
         inputs = RunInputs(self.codec)
-        while True:
-            query = _steps_of(run_id).where(_after_position(position)).limit(_STEPS_PER_FETCH)
-            if completed_only:
-                query = query.where(step_records.c.status.in_(COMPLETED_STATUSES))
-            fetched = self._fetch_steps(query)
+        for fetched in self._batches(query):
             yield from rows.steps_from_rows(fetched, self.codec, inputs)
-            if len(fetched) < _STEPS_PER_FETCH:
+
+    def iter_outputs(self, run_id: str) -> Iterator[StepOutput]:
+        """Yield what the completed steps of a workflow gave out, by sequence, compensations aside."""
+        query = _steps_of(run_id, rows.OUTPUT_COLUMNS).where(
+            step_records.c.status.in_(COMPLETED_STATUSES), step_records.c.kind == StepKind.STEP.value
+        )
+        for fetched in self._batches(query, _OUTPUTS_PER_FETCH):
+            for row in fetched:
+                yield rows.output_from_row(row, self.codec)
+
+    def _batches(self, query: Select[Any], size: int = _STEPS_PER_FETCH) -> Iterator[Sequence[Any]]:
+        position = (-1, -1)
+        while True:
+            fetched = self._fetch_steps(query.where(_after_position(position)).limit(size))
+            yield fetched
+            if len(fetched) < size:
                 return
             position = (fetched[-1].sequence, fetched[-1].legacy_duplicate)
 
@@ -579,9 +610,9 @@ def _is_bare_decision(change: RunChange) -> bool:
     return bool(change.decisions) and silent and change.record is None
 
 
-def _steps_of(run_id: str) -> Any:
+def _steps_of(run_id: str, columns: Sequence[Any] = (step_records,)) -> Any:
     return (
-        select(step_records)
+        select(*columns)
         .where(step_records.c.run_id == run_id)
         .order_by(step_records.c.sequence, step_records.c.legacy_duplicate)
     )

@@ -61,6 +61,7 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
         self._plain = TwoStatements()
         # The one connection of a database in memory is everybody's.
         self._direct = DirectConnections(engine, keep=not _is_in_memory(url))
+        self._outlives_close = not _is_in_memory(url)
         super().__init__(engine, check_schema=check_schema, codec=codec)
         if not _is_in_memory(url):  # which would be lost with its connection
             renew_connections_in_children(self)
