@@ -12,9 +12,17 @@ from flask import Blueprint, Response, render_template, request
 from flask.typing import ResponseReturnValue
 
 from resume_engine.core import clock
-from resume_engine.core.decisions import DecisionKind, DecisionRequest, decide
-from resume_engine.core.errors import DecisionError, ResumeEngineError, RunNotFoundError, StaleRunError
+from resume_engine.core.decisions import DecisionKind, DecisionRequest, decide, origin_of
+from resume_engine.core.errors import (
+    DecisionError,
+    DecisionInputError,
+    ResumeEngineError,
+    RunNotFoundError,
+    StaleRunError,
+)
+from resume_engine.core.gate_standing import standing_of
 from resume_engine.core.permissions import Permission
+from resume_engine.core.policy import Requirement
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.keyset import Page
@@ -23,6 +31,8 @@ from webapp.pages import gate_list
 from webapp.pages.conflict_words import explain
 from webapp.pages.decision_forms import BULK_LIMIT, BulkApprovalForm
 from webapp.pages.gate_list import GateListAddress
+from webapp.pages.gates import progress_words
+from webapp.pages.policy_words import sentence, stopped_by
 from webapp.permissions import current_actor, requires
 
 blueprint = Blueprint("bulk_approvals", __name__)
@@ -36,6 +46,7 @@ class Result:
     failure_key: str
     run: RunSummary | None
     problem: str | None = None
+    progress: str = ""  # how far it is where more people are needed
 
     @property
     def href(self) -> str:
@@ -49,7 +60,9 @@ def choose() -> ResponseReturnValue:
     """Show the runs that wait for an approval because of one error, all of them chosen."""
     address = gate_list.read(request.args)
     page = _waiting(address)
-    form = BulkApprovalForm(formdata=None, data={"item": [_choice(run) for run in page.items]})
+    stopped = _stopped(page.items)
+    open_to_me = [_choice(run) for run in page.items if run.run_id not in stopped]
+    form = BulkApprovalForm(formdata=None, data={"item": open_to_me})
     return _page(address, page, form, 200)
 
 
@@ -79,9 +92,13 @@ def _approve_one(run_id: str, key: str, note: str | None) -> Result:
     )
     try:
         run, _ = decide(current_store(), wanted, current_policy())
-        return Result(run_id=run_id, failure_key=key, run=run)
+        more = GateAction.HUMAN_APPROVAL in run.blocked_by
+        progress = progress_words([run]).get(run_id, "") if more else ""
+        return Result(run_id=run_id, failure_key=key, run=run, progress=progress)
     except RunNotFoundError:
         problem = "There is no such run. Nothing was changed."
+    except DecisionInputError as mistake:
+        problem = f"{sentence(str(mistake))} Nothing was changed."
     except DecisionError as refusal:
         problem = explain(refusal, actor.name, clock.utc_now())
     except StaleRunError as refusal:
@@ -113,8 +130,10 @@ def _choice(run: RunSummary) -> str:
 def _page(
     address: GateListAddress, page: Page[RunSummary], form: BulkApprovalForm, status: int
 ) -> ResponseReturnValue:
+    form.note.flags.required = any(_requirement(run).note_required for run in page.items)
     body = render_template(
         "gates/approvals.html",
+        stopped=_stopped(page.items),
         cause=address.cause,
         action=gate_list.bulk_href(address.cause or "", address),
         runs=page.items,
@@ -127,6 +146,28 @@ def _page(
         back=address.href(kind=GateAction.HUMAN_APPROVAL.value),
     )
     return Response(body, status)
+
+
+def _stopped(runs: Sequence[RunSummary]) -> dict[str, str]:
+    """Return why this person may not approve some of the runs, by run id."""
+    actor, found = current_actor(), {}
+    for run in runs:
+        needed = _requirement(run)
+        if needed.rule is None:
+            continue
+        decided = current_store().list_decisions(
+            run.run_id, failure_key=run.failure.key if run.failure else ""
+        )
+        origin = origin_of(current_store(), run, needed, [actor.name, *(d.actor for d in decided)])
+        gate = standing_of(GateAction.HUMAN_APPROVAL, needed, decided, origin, clock.utc_now())
+        reason = stopped_by(gate, actor)
+        if reason is not None:
+            found[run.run_id] = reason
+    return found
+
+
+def _requirement(run: RunSummary) -> Requirement:
+    return current_policy().requirement(DecisionKind.HUMAN_APPROVAL, run.environment, run.workflow_name)
 
 
 def _in_prod(runs: Sequence[RunSummary]) -> int:

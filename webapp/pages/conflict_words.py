@@ -5,8 +5,15 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from resume_engine.core.decisions import Decision, DecisionKind
-from resume_engine.core.errors import AlreadyDecidedError, DecisionError, FailureMovedOnError
+from resume_engine.core.errors import (
+    AlreadyDecidedError,
+    AnotherPersonNeededError,
+    DecisionError,
+    FailureMovedOnError,
+    PolicyRefusalError,
+)
 from webapp.formats import age
+from webapp.pages.policy_words import sentence
 
 UNCHANGED = "Nothing was changed."
 _JUST_BEFORE = timedelta(minutes=10)  # longer ago it is no race, only an old page
@@ -20,6 +27,11 @@ _ACTS = {
 
 def explain(refusal: DecisionError, me: str, now: datetime) -> str:
     """Return who was faster and when, or what happened to the run since the page was drawn."""
+    if isinstance(refusal, AnotherPersonNeededError):
+        given = f"{len(refusal.given_by)} of {refusal.needed} people have decided"
+        return f"You {_ACTS[refusal.decision.kind]} before. {given}: another person is needed. {UNCHANGED}"
+    if isinstance(refusal, PolicyRefusalError):
+        return f"{sentence(refusal.reason)} {UNCHANGED}"
     if isinstance(refusal, AlreadyDecidedError):
         return _already(refusal.decision, me, now)
     if isinstance(refusal, FailureMovedOnError):
@@ -37,7 +49,7 @@ def _already(decision: Decision, me: str, now: datetime) -> str:
     if decision.actor == me:
         return f"You {act} {words} ago. {UNCHANGED}"
     when = f"{words} before you" if length < _JUST_BEFORE else f"{words} ago"
-    return f"{decision.actor} {act} {when}. {UNCHANGED}"
+    return f"{decision.shown_name} {act} {when}. {UNCHANGED}"
 
 
 def _seconds(length: timedelta) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from wtforms import HiddenField, SelectMultipleField, StringField, TextAreaField
 from wtforms.validators import InputRequired, Length, Optional, ValidationError
@@ -18,6 +18,7 @@ from resume_engine.core.errors import DecisionInputError
 from resume_engine.core.payload import is_storable
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run_summary import RunSummary
+from webapp.extensions import current_policy
 from webapp.forms import Form, stripped
 from webapp.json_input import JsonInputError, read_object
 
@@ -58,16 +59,19 @@ class DecisionForm(Form):
     @classmethod
     def blank(cls, run: RunSummary, failure_key: str, next_page: str) -> DecisionForm:
         """Return an empty form about one failure of `run`, whatever the request holds."""
-        form = cls(formdata=None, data={"failure_key": failure_key, "next": next_page})
-        form.run = run
-        return form
+        return cls(formdata=None, data={"failure_key": failure_key, "next": next_page})._about(run)
 
     @classmethod
     def sent(cls, run: RunSummary) -> DecisionForm:
         """Return the form as the request sent it, about `run`."""
-        form = cls()
-        form.run = run
-        return form
+        return cls()._about(run)
+
+    def _about(self, run: RunSummary) -> Self:
+        self.run = run
+        needed = current_policy().requirement(self.kind, run.environment, run.workflow_name)
+        if needed.note_required:  # `decide` judges; the field says it beforehand
+            self.note.flags.required = True
+        return self
 
     def request(self, actor: Actor) -> DecisionRequest:
         """Return the decision that a valid form asks for."""

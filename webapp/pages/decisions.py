@@ -13,6 +13,7 @@ from resume_engine.core.errors import (
     FailureMovedOnError,
     InvalidValueError,
     NothingToDecideError,
+    PolicyRefusalError,
     RunNotFoundError,
 )
 from resume_engine.core.permissions import Permission
@@ -44,6 +45,8 @@ def record(run_id: str, kind: str) -> ResponseReturnValue:
         return _refused(form, 422)
     except (AlreadyDecidedError, FailureMovedOnError, NothingToDecideError) as late:
         return _refused(form, 409, explain(late, current_actor().name, clock.utc_now()))
+    except PolicyRefusalError as refusal:
+        return _refused(form, 403, explain(refusal, current_actor().name, clock.utc_now()))
     return _recorded(form)
 
 
@@ -73,7 +76,7 @@ def _refused(form: DecisionForm, status: int, notice: str | None = None) -> Resp
         item.show_again(form)
     item.notice = notice or item.notice
     template = "gates/_decision.html" if is_htmx() else "gates/refused.html"
-    headers = {"HX-Trigger": DECIDED} if status == 409 else None
+    headers = {"HX-Trigger": DECIDED} if status in (403, 409) else None
     return Response(render_template(template, item=item, status=status), status, headers=headers)
 
 

@@ -13,7 +13,10 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from flask_login import current_user
 
 from resume_engine.core import clock
+from resume_engine.core.decision_end import as_of, is_over
 from resume_engine.core.decisions import Decision, DecisionKind
+from resume_engine.core.gate_progress import standings
+from resume_engine.core.gate_standing import GateStanding
 from resume_engine.core.permissions import Permission
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import RunStatus
@@ -21,11 +24,12 @@ from resume_engine.core.run_summary import RunState, RunSummary
 from resume_engine.core.step_record import FailureClassification
 from resume_engine.storage.gate_queries import Aftermath, Case, GateQueries
 from resume_engine.storage.run_queries import StepView
-from webapp.extensions import current_store
+from webapp.extensions import current_policy, current_store
 from webapp.forms import errors_of
 from webapp.pages.decision_forms import DecisionForm, RejectionForm, form_for
 from webapp.pages.gate_story import Story, seconds_between_looks, tell
-from webapp.permissions import can
+from webapp.pages.policy_words import may_not, stopped_by
+from webapp.permissions import can, current_actor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +64,11 @@ class GateItem:
     may_decide: bool
     me: str
     next: str  # the page that a plain form leads back to
+    gates: Sequence[GateStanding] = ()  # how far each gate in `waiting` is
     form: DecisionForm | None = None  # for the first closed gate
     rejection: DecisionForm | None = None
+    stopped: str | None = None  # why the policy gives this person no form, a sentence
+    rejection_stopped: str | None = None
     notice: str | None = None  # why a decision was not recorded
 
     def show_again(self, form: DecisionForm) -> None:
@@ -72,6 +79,12 @@ class GateItem:
             self.form = form
         else:
             self.notice = " ".join(["Nothing was changed.", *errors_of(form)])
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Return which of how many gates of this failure is the one to decide now."""
+        opened = {d.kind.value for d in self.decisions if d.opened} - {a.value for a in self.waiting}
+        return len(opened) + 1, len(opened) + len(self.waiting)
 
     @property
     def onward(self) -> str:
@@ -96,7 +109,8 @@ class GateItem:
 
 def version_of(run: RunSummary, now: datetime) -> str:
     """Return what changes whenever forms, receipts or story of a run would; from the run row alone."""
-    return f"{run.version}.{run.state(now)}.{seconds_between_looks(run, now)}"
+    over = ".over" if is_over(run, now) else ""
+    return f"{run.version}.{run.state(now)}.{seconds_between_looks(run, now)}{over}"
 
 
 def load_item(
@@ -104,7 +118,7 @@ def load_item(
 ) -> GateItem | None:
     """Return one failure of a run (the current one by default), or None without such a run.
 
-    Two statements while nobody has decided, four afterwards.
+    Two statements while nobody has decided, four afterwards; a policy that asks who is behind adds some.
     """
     found = GateQueries(current_store()).load_case(run_id, failure_key)
     return item_of(found, next_page=next_page) if found is not None else None
@@ -118,6 +132,8 @@ def item_of(case: Case, *, next_page: str | None = None, aftermath: Aftermath | 
     now = clock.utc_now()
     run, key = case.run, case.failure_key
     current = run.failure is not None and run.failure.key == key
+    if current:
+        run = as_of(run, case.decisions, now)
     waiting = run.blocked_by if current else ()
     story = tell(run, key or "", case.decisions, aftermath or _aftermath(case, waiting), now)
     moved = run.failure.key if run.blocked_by and run.failure is not None and not current else None
@@ -138,12 +154,34 @@ def item_of(case: Case, *, next_page: str | None = None, aftermath: Aftermath | 
         me=current_user.email,
         next=next_page or address(run.run_id, key),
     )
-    if item.may_decide and current and key:
-        if waiting:
-            item.form = form_for(waiting[0]).blank(run, key, item.next)
-        if waiting or run.status is RunStatus.FAILED:
-            item.rejection = RejectionForm.blank(run, key, item.next)
+    if current and key:
+        _add_gates(item, now)
+        _add_forms(item, key)
     return item
+
+
+def _add_gates(item: GateItem, now: datetime) -> None:
+    names = [current_actor().name]
+    item.gates = standings(current_store(), item.run, item.decisions, current_policy(), now, names)
+
+
+def _add_forms(item: GateItem, key: str) -> None:
+    """Add the forms that this person may send, or why there is none."""
+    if not item.may_decide:
+        return
+    actor = current_actor()
+    if item.gates:
+        first = item.gates[0]
+        item.stopped = stopped_by(first, actor)
+        if item.stopped is None:
+            item.form = form_for(first.action).blank(item.run, key, item.next)
+    if not (item.waiting or item.run.status is RunStatus.FAILED):
+        return
+    reason = may_not(DecisionKind.REJECT, item.run, actor)
+    if reason is None:
+        item.rejection = RejectionForm.blank(item.run, key, item.next)
+    else:
+        item.rejection_stopped = reason
 
 
 def address(run_id: str, failure_key: str | None = None) -> str:

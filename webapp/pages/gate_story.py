@@ -49,6 +49,9 @@ def tell(
         line = StoryLine(text="The run is cancelled. Nothing of it runs again.", tone="bad")
         return Story(lines=(line,), ended=True)
     if _still_blocked(run, failure_key):
+        if decisions[-1].opened and decisions[-1].kind.value in run.blocked_by:
+            text = "Nobody resumed the run before the decision ended: it is needed again."
+            return Story(lines=(StoryLine(text=text, at=decisions[-1].expires_at, tone="bad"),))
         waits = " and ".join(gate_look(kind).label for kind in run.blocked_by)
         return Story(lines=(StoryLine(text=f"Not yet enough: it still waits for {waits}.", tone="now"),))
     return _after_clearing(run, failure_key, aftermath or Aftermath(resumed=None, attempts=()), now)
@@ -125,4 +128,7 @@ def _ending(
             return (StoryLine(text=f"Step {run.failure.step_index} is running", tone="now"),)
         of = f" of {run.steps_total}" if run.steps_total else ""
         return (StoryLine(text=f"Going on: {run.steps_completed}{of} steps done", tone="now"),)
+    if run.cleared_until is not None:
+        words = "Waiting for a runner. If none resumes the run in time, what was decided ends at"
+        return (StoryLine(text=words, at=run.cleared_until, tone="now"),)
     return (StoryLine(text="Waiting for a runner", tone="now"),)

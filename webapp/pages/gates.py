@@ -18,7 +18,7 @@ from resume_engine.core.run import Environment
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.gate_queries import Decided
 from resume_engine.storage.keyset import Page
-from webapp.extensions import current_store, gate_queries, run_queries
+from webapp.extensions import current_policy, current_store, gate_queries, run_queries
 from webapp.htmx import is_htmx
 from webapp.navigation import blocked_counts
 from webapp.pages import gate_list
@@ -169,7 +169,14 @@ def _list_context(
         "newer": address.href(cursor=page.previous_cursor) if page.previous_cursor else None,
         "item": item,
         "filters": address.filters,
+        "progress": progress_words(page.items),
     }
+
+
+def progress_words(runs: Sequence[RunSummary]) -> dict[str, str]:
+    """Return how far the first closed gate of some runs is, by run id, where several people are needed."""
+    found = gate_queries().progress(runs, current_policy(), clock.utc_now())
+    return {run_id: gates[0].words for run_id, gates in found.items() if gates and gates[0].words}
 
 
 def _version(page: Page[RunSummary], chosen: str | None) -> str:
@@ -213,7 +220,7 @@ def _alike(
     address: GateListAddress, page: Page[RunSummary], item: GateItem | None
 ) -> dict[str, object] | None:
     """Return how many runs of this page wait for an approval because of the same error, if several do."""
-    if item is None or not item.may_decide or GateAction.HUMAN_APPROVAL not in item.waiting:
+    if item is None or item.form is None or GateAction.HUMAN_APPROVAL not in item.waiting:
         return None
     cause = gate_list.cause_of(item.run)
     same = [

@@ -93,7 +93,7 @@ def _look(attempt: AttemptMark) -> str:
 
 
 def _decision(decision: Decision) -> Piece:
-    words = f"{gate_look(decision.kind).done} by {decision.actor}"
+    words = f"{gate_look(decision.kind).done} by {decision.shown_name}"
     return Piece(kind="decision", label=words, milliseconds=0)
 
 

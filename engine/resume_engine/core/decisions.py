@@ -49,6 +49,7 @@ __all__ = [
     "decide",
     "gates_view",
     "judge",
+    "origin_of",
     "parse_decision_kind",
     "rehearse",
 ]

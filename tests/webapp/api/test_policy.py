@@ -1,0 +1,98 @@
+"""The API under a policy: keys may be left out, and a key never makes two people of one."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from resume_engine.core.actor import Actor, Channel
+from resume_engine.core.audit import EventType
+from resume_engine.core.permissions import Role
+from resume_engine.core.run import Run
+from resume_engine.storage.sql_store import SqlCheckpointStore
+from tests.factories import RunFactory
+from tests.provision.app_fixtures import PageClient
+from tests.webapp.api.caller import ApiClient, without_key
+from tests.webapp.api.conftest import Call
+from tests.webapp.helpers import events
+from webapp.extensions import services
+from webapp.settings import Settings
+
+ANA = Actor(name="ana@example.org", role=Role.OPERATOR, channel=Channel.DASHBOARD)
+POLICY = """
+[[rule]]
+name = "people alone in prod"
+environments = ["prod"]
+api_keys = false
+
+[[rule]]
+name = "staging takes two"
+environments = ["staging"]
+approvers = 2
+not_starter = true
+"""
+
+
+@pytest.fixture
+def settings(settings: Settings, tmp_path: Path) -> Settings:
+    path = tmp_path / "policy.toml"
+    path.write_text(POLICY, encoding="utf-8")
+    return replace(settings, policy_file=str(path))
+
+
+def key_made_by(app: Flask, person: Actor) -> ApiClient:
+    made = services(app).keys.create(f"mine-{secrets.token_hex(3)}", Role.OPERATOR, actor=person)
+    client = without_key(app)
+    client.key, client.name = made.text, made.key.actor.name
+    return client
+
+
+def approve(caller: ApiClient, run: Run, said: str = "Maria") -> tuple[int, dict[str, object]]:
+    answer = caller.post(f"/runs/{run.run_id}/approve", json={"approved_by": said})
+    return answer.status_code, answer.json
+
+
+def test_a_key_may_be_left_out(call: Call, runs: RunFactory, page_store: SqlCheckpointStore) -> None:
+    run = runs.blocked(environment="prod")
+    status, body = approve(call("operator"), run)
+    assert status == 403 and "an API key may not decide this, a person must" in str(body["detail"])
+    assert page_store.list_decisions(run.run_id) == []
+    assert len(events(page_store, EventType.GATE_REFUSED)) == 1
+
+
+def test_one_person_with_a_key_is_one_person(
+    app: Flask, call: Call, runs: RunFactory, sign_in: object, page_store: SqlCheckpointStore
+) -> None:
+    run = runs.blocked(environment="staging", fail_at=1)
+    status, body = approve(key_made_by(app, ANA), run, "Maria")
+    assert status == 200 and body["can_resume"] is False
+    [blocker] = body["resume_blockers"]  # type: ignore[misc]
+    assert (blocker["approvals_given"], blocker["approvals_needed"]) == (1, 2)
+    ana: PageClient = sign_in("ana")  # type: ignore[operator]
+    page = ana.get(f"/gates?run={run.run_id}").text
+    assert "1 of 2 approvals, by Maria" in page and "decisions/human_approval" not in page
+    refused = ana.post(f"/runs/{run.run_id}/decisions/human_approval", data={"failure_key": "1:1"}, htmx=True)
+    assert refused.status_code == 409
+    assert approve(key_made_by(app, replace(ANA, name="ANA@example.org")), run)[0] == 409
+    status, body = approve(call("operator"), run, "Maria")  # the same name to show, another key
+    assert status == 200 and body["can_resume"] is True
+    first, second = page_store.list_decisions(run.run_id)
+    assert (first.display_name, second.display_name) == ("Maria", "Maria")
+    assert first.actor.startswith("key mine-") and first.actor != second.actor
+    assert [e.actor for e in events(page_store, EventType.GATE_APPROVED)] == [first.actor, second.actor]
+    assert runs.reload(run).metadata["gates"]["human_approval"]["approved_by"] == "Maria"
+
+
+def test_the_starter_does_not_get_around_it_with_a_key(app: Flask, runs: RunFactory) -> None:
+    mine = key_made_by(app, ANA)
+    started = mine.post("/start_run", json={"workflow_name": "w", "environment": "staging"}).json
+    assert started["status"] == "running"
+    run = runs.blocked(environment="staging", actor=ANA)
+    status, body = approve(mine, run)
+    assert status == 403 and "ana@example.org, who made key mine-" in str(body["detail"])
+    theirs = runs.blocked(environment="staging", actor=Actor(name=mine.name, role=Role.OPERATOR))
+    assert approve(key_made_by(app, ANA), theirs)[0] == 403
