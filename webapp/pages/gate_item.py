@@ -16,7 +16,7 @@ from resume_engine.core import clock
 from resume_engine.core.decision_end import as_of, is_over
 from resume_engine.core.decisions import Decision, DecisionKind
 from resume_engine.core.gate_progress import standings
-from resume_engine.core.gate_standing import GateStanding
+from resume_engine.core.gate_standing import GateStanding, has_ended
 from resume_engine.core.permissions import Permission
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import RunStatus
@@ -79,6 +79,11 @@ class GateItem:
             self.form = form
         else:
             self.notice = " ".join(["Nothing was changed.", *errors_of(form)])
+
+    def has_ended(self, decision: Decision) -> bool:
+        """Return whether a decision counts no more, and is needed again."""
+        waiting = {action.value for action in self.waiting}
+        return decision.kind.value in waiting and has_ended(decision, clock.utc_now())
 
     @property
     def place(self) -> tuple[int, int]:
@@ -172,7 +177,7 @@ def _add_forms(item: GateItem, key: str) -> None:
     actor = current_actor()
     if item.gates:
         first = item.gates[0]
-        item.stopped = stopped_by(first, actor)
+        item.stopped = stopped_by(first, actor, briefly=True)
         if item.stopped is None:
             item.form = form_for(first.action).blank(item.run, key, item.next)
     if not (item.waiting or item.run.status is RunStatus.FAILED):

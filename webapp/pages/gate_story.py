@@ -11,7 +11,7 @@ from resume_engine.core.run import RunStatus
 from resume_engine.core.run_summary import RunState, RunSummary
 from resume_engine.storage.gate_queries import Aftermath
 from resume_engine.storage.run_queries import AttemptMark, StepView
-from webapp.formats import executor, first_line
+from webapp.formats import executor, first_line, utc
 from webapp.presentation import gate_look
 
 EAGER_FOR = timedelta(minutes=2)  # somebody who just pressed is still looking
@@ -49,9 +49,11 @@ def tell(
         line = StoryLine(text="The run is cancelled. Nothing of it runs again.", tone="bad")
         return Story(lines=(line,), ended=True)
     if _still_blocked(run, failure_key):
-        if decisions[-1].opened and decisions[-1].kind.value in run.blocked_by:
-            text = "Nobody resumed the run before the decision ended: it is needed again."
-            return Story(lines=(StoryLine(text=text, at=decisions[-1].expires_at, tone="bad"),))
+        last = decisions[-1]
+        if last.opened and last.kind.value in run.blocked_by:
+            return _over(last)
+        if not last.opened:
+            return Story()  # how many people are missing is told where the next of them decides
         waits = " and ".join(gate_look(kind).label for kind in run.blocked_by)
         return Story(lines=(StoryLine(text=f"Not yet enough: it still waits for {waits}.", tone="now"),))
     return _after_clearing(run, failure_key, aftermath or Aftermath(resumed=None, attempts=()), now)
@@ -67,6 +69,12 @@ def seconds_between_looks(run: RunSummary, now: datetime) -> int:
 
 def _still_blocked(run: RunSummary, failure_key: str) -> bool:
     return bool(run.blocked_by) and run.failure is not None and run.failure.key == failure_key
+
+
+def _over(decision: Decision) -> Story:
+    when = f" at {utc(decision.expires_at)}" if decision.expires_at is not None else ""
+    text = f"What was decided ended{when}, before anybody resumed the run. It is needed again."
+    return Story(lines=(StoryLine(text=text, tone="bad"),))
 
 
 def _after_clearing(run: RunSummary, failure_key: str, aftermath: Aftermath, now: datetime) -> Story:
@@ -129,6 +137,6 @@ def _ending(
         of = f" of {run.steps_total}" if run.steps_total else ""
         return (StoryLine(text=f"Going on: {run.steps_completed}{of} steps done", tone="now"),)
     if run.cleared_until is not None:
-        words = "Waiting for a runner. If none resumes the run in time, what was decided ends at"
-        return (StoryLine(text=words, at=run.cleared_until, tone="now"),)
+        words = f"Waiting for a runner. What was decided counts until {utc(run.cleared_until)}"
+        return (StoryLine(text=words, tone="now"),)
     return (StoryLine(text="Waiting for a runner", tone="now"),)

@@ -11,14 +11,14 @@ from resume_engine.core.run_summary import RunSummary
 from webapp.extensions import current_policy, current_store
 
 
-def stopped_by(gate: GateStanding, actor: Actor) -> str | None:
-    """Return why `actor` cannot decide a closed gate now, as a sentence, or None."""
+def stopped_by(gate: GateStanding, actor: Actor, *, briefly: bool = False) -> str | None:
+    """Return why `actor` cannot decide a closed gate now, or None; `briefly`: how many is told beside."""
     reason = gate.objection(actor)
     if reason is not None:
         return sentence(reason)
     if gate.by(actor.name) is None:
         return None
-    return f"You have decided already. {another_person(gate)}"
+    return "You have decided already." if briefly else f"You have decided already. {another_person(gate)}"
 
 
 def may_not(kind: DecisionKind, run: RunSummary, actor: Actor) -> str | None:

@@ -59,7 +59,7 @@ def as_of(run: RunSummary, decisions: Sequence[Decision], at: datetime) -> RunSu
     return run.evolve(
         status=RunStatus.PAUSED if held else RunStatus.FAILED,
         blocked_by=tuple(a for a in GateAction if a in run.blocked_by or (a in opened and a not in held)),
-        blocked_since=run.blocked_since or at,
+        blocked_since=run.blocked_since or run.cleared_until,
         cleared_by=run.cleared_by if held else None,
         cleared_at=run.cleared_at if held else None,
         cleared_until=first_end([held]),
