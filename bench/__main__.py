@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Callable
 
-from bench import pages, queries, steps
+from bench import pages, peers, queries, steps
 from bench.databases import Shelf, shelf
 
 SIZES = (2_000, 200_000)
@@ -19,7 +19,9 @@ def main() -> None:
     """Build what is missing, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m bench", description="Print the benchmark tables.")
     parser.add_argument("--quick", action="store_true", help="20,000 runs instead of 200,000, fewer rounds")
-    parser.add_argument("--only", choices=["pages", "steps", "queries"], help="print this table alone")
+    parser.add_argument(
+        "--only", choices=["pages", "steps", "peers", "queries"], help="print this table alone"
+    )
     parser.add_argument("--match", default="", help="only pages or questions whose name contains this")
     parser.add_argument("--no-postgres", action="store_true", help="measure SQLite alone")
     options = parser.parse_args()
@@ -28,11 +30,12 @@ def main() -> None:
     tables: dict[str, Callable[[Shelf], str]] = {
         "pages": lambda found: pages.report(found, sizes, rounds, options.match),
         "steps": lambda found: steps.report(found, rounds // 2),
+        "peers": lambda found: peers.report(found, max(3, rounds // 8)),
         "queries": lambda found: queries.report(found, sizes, rounds, options.match),
     }
     started = time.perf_counter()
     with shelf(with_postgres=not options.no_postgres) as databases:
-        for name in [options.only] if options.only else ["pages", "steps"]:
+        for name in [options.only] if options.only else ["pages", "steps", "peers"]:
             print(f"{tables[name](databases)}\n", flush=True)
     print(f"{time.perf_counter() - started:.0f} s in all")
 

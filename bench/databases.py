@@ -46,6 +46,11 @@ class Shelf:
         self._press: stamping.Press | None = None
 
     @property
+    def folder(self) -> Path:
+        """Return where the databases are kept."""
+        return self._folder
+
+    @property
     def backends(self) -> list[str]:
         """Return the databases that can be had here."""
         return ["sqlite", *(["postgresql"] if self._postgres is not None else [])]

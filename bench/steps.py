@@ -10,16 +10,20 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
+
+from sqlalchemy import func, select
 
 from bench.databases import Shelf
 from bench.measure import Timings, table, traffic
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.step import Step
 from resume_engine.storage.open_store import open_store
+from resume_engine.storage.schema import step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
-SIZES = (100, 1_000)
+SIZES = (100, 1_000, 5_000)
 _INPUT = {"case": 4711, "amount": "120.00", "customer": "c-20931", "language": "en"}
 _FLOOR_TABLE = "CREATE TABLE bench_floor (id integer PRIMARY KEY, run_id varchar(36), record text)"
 _NAMES = {"sqlite": "SQLite, synchronous=FULL", "postgresql": "PostgreSQL"}
@@ -52,13 +56,38 @@ class Meter:
 def report(shelf: Shelf, rounds: int) -> str:
     """Measure both databases and return the table."""
     header = ["a durable step", "steps", "ms a step", "p95", "bare ms", "to bare", "SQL", "commits"]
-    lines = []
+    lines, growing = [], []
     for backend in shelf.backends:
         store = open_store(shelf.scratch_url(backend, "steps"))
         for size in SIZES:
-            lines.append(_line(_NAMES[backend], store, size, max(3, rounds * SIZES[0] // size)))
+            lines.append(_line(_NAMES[backend], store, size, max(2, rounds * SIZES[0] // size)))
+        growing += [_growing_line(_NAMES[backend], store, size) for size in SIZES]
         store.close()
-    return table(header, lines)
+    more = ["each step adds a field", "steps", "ms of the last steps", "stored bytes", "bytes of the state"]
+    return f"{table(header, lines)}\n\n{table(more, growing)}"
+
+
+def _growing_line(name: str, store: SqlCheckpointStore, size: int) -> list[str]:
+    """Measure the last steps of a workflow whose state grows with each of them."""
+    begun: list[float] = []
+    state_bytes = 0
+
+    def work(state: dict[str, Any], key: str) -> dict[str, Any]:
+        nonlocal state_bytes
+        begun.append(time.perf_counter())
+        if len(begun) == size:
+            state_bytes = len(json.dumps(state))
+        return {f"field_{len(begun):05}": "x" * 20}
+
+    engine = ResumeEngine(store)
+    run = engine.start_run("bench.growing")
+    engine.execute_workflow(run.run_id, [Step(f"step_{n}", work) for n in range(size)], initial_input=_INPUT)
+    last = sorted(b - a for a, b in pairwise(begun[-51:]))
+    stored = func.length(step_records.c.input_json) + func.length(step_records.c.output_json)
+    of_last = (step_records.c.run_id == run.run_id, step_records.c.sequence == size - 1)
+    with store.reading() as conn:
+        count = conn.execute(select(stored).where(*of_last)).scalar_one()
+    return [name, f"{size:,}", f"{last[len(last) // 2] * 1000:.3f}", f"{count:,}", f"{state_bytes:,}"]
 
 
 def _line(name: str, store: SqlCheckpointStore, size: int, rounds: int) -> list[str]:
