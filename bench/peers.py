@@ -1,7 +1,7 @@
 """How others do the same work: sequential steps that do nothing and return about 250 bytes, each durable.
 
 Every peer runs in a process and an environment of its own, with its own settings for the database. All
-take turns, round after round, and beside each stands the floor of the same round. Rows are counted at the end.
+take turns, round after round, and beside each stands the floor of the same round. Rows are counted.
 """
 
 from __future__ import annotations
