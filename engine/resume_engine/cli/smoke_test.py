@@ -5,10 +5,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
 from resume_engine.cli.printing import one_line
+from resume_engine.cli.smoke_test_api import Api, walk
 from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.decisions import DecisionKind
 from resume_engine.core.engine import ResumeEngine
@@ -29,13 +31,39 @@ WORKFLOW_NAME = "resume-engine smoke test"
     show_envvar=True,
     help="Database to try; its test run stays there, completed [default: a temporary SQLite file].",
 )
-def smoke_test(database: str | None) -> None:
+@click.option(
+    "--url",
+    metavar="URL",
+    help="API to try instead, such as https://runs.example.org/api; its test run stays there.",
+)
+@click.option(
+    "--key",
+    metavar="KEY",
+    envvar="ORCHESTRATEOS_API_KEY",
+    show_envvar=True,
+    help="API key of an operator, for --url.",
+)
+def smoke_test(database: str | None, url: str | None, key: str | None) -> None:
     """Run a small workflow through failure, gate, resume and replay."""
+    if url is not None:
+        if not _is_address(url):
+            raise click.BadParameter(f"{url!r} is not an address such as https://runs.example.org/api.")
+        run_id = walk(Api(url, key), WORKFLOW_NAME, _passed)
+        click.echo(f"All well: run {one_line(run_id)} failed, was approved and resumed over HTTP.")
+        return
     if database is not None:
         _try_database(database)
         return
     with tempfile.TemporaryDirectory(prefix="resume-engine-") as folder:
         _try_database(f"sqlite:///{Path(folder) / 'smoke.db'}")
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.netloc)
 
 
 def _try_database(database: str) -> None:

@@ -340,6 +340,7 @@ def test_a_key_for_dev_touches_nothing_in_prod(app: Flask, runs: RunFactory) -> 
         answer = ask(app, key.text, path, method=method, json=body)
         # A body that is not right may be refused first; what is never seen is a success.
         assert answer.status_code in (400, 403, 404, 422), (method, rule, answer.status_code, answer.text)
+    assert ask(app, key.text, "/api/resume", method="POST", json={"run_id": SOME_ID}).status_code == 403
     listed = ask(app, key.text, "/api/runs").json
     assert SOME_ID not in str(listed)
     assert SOME_ID in str(ask(app, everywhere.text, "/api/runs").json)
