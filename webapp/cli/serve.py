@@ -20,15 +20,16 @@ CONFIGURATION = "python:webapp.gunicorn_config"
 
 
 @click.command()
+@click.option("--database", metavar="URL", help="Database to serve; by default DATABASE_URL.")
 @click.option("--host", help="Address to listen on; by default HOST, else 127.0.0.1.")
 @click.option("--port", help="Port to listen on; by default PORT, else 8000.")
 @click.option("--workers", help="Processes that answer; by default WORKERS, else 1.")
-def serve(host: str | None, port: str | None, workers: str | None) -> None:
+def serve(database: str | None, host: str | None, port: str | None, workers: str | None) -> None:
     """Serve until SIGTERM or Ctrl+C; running requests are answered first.
 
     Everything else is set by the environment: see docs/deploy.md.
     """
-    settings = read_settings(HOST=host, PORT=port, WORKERS=workers)
+    settings = read_settings(DATABASE_URL=database, HOST=host, PORT=port, WORKERS=workers)
     if settings.workers == 1:
         serve_here(settings, with_link=False)
     else:
@@ -51,7 +52,12 @@ def _serve_by_workers(settings: Settings) -> None:
     # An empty database gets its tables once, before there is anybody who could get in the way.
     with open_store(settings.database_url) as store:
         introduce(settings, store, with_link=False)
-    os.environ |= {"HOST": settings.host, "PORT": str(settings.port), "WORKERS": str(settings.workers)}
+    os.environ |= {
+        "DATABASE_URL": settings.database_url,
+        "HOST": settings.host,
+        "PORT": str(settings.port),
+        "WORKERS": str(settings.workers),
+    }
     os.environ.setdefault(SHARED_FOLDER, tempfile.mkdtemp(prefix="resume-engine-metrics-"))
     sys.stdout.flush()
     gunicorn = [sys.executable, "-m", "gunicorn", "--config", CONFIGURATION, APPLICATION]

@@ -87,7 +87,7 @@ def test_version_and_help() -> None:
         assert f"\n  {name} " in shown
 
 
-WITHOUT_DATABASE = {("db", "generate-key"), ("policy", "show")}
+WITHOUT_DATABASE = {("audit", "keygen"), ("audit", "verifier"), ("db", "generate-key"), ("policy", "show")}
 
 
 def commands(group: click.Command, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
