@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flask import Flask
 from flask_openapi3.models.info import Info
+from flask_openapi3.models.server import Server
 from flask_openapi3.openapi import OpenAPI
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -31,6 +32,7 @@ from webapp import (
 )
 from webapp.accounts import account, admin, sessions, sign_in
 from webapp.api.resource import SECURITY_SCHEMES
+from webapp.api.shapes import Problem
 from webapp.keys import admin as keys_admin
 from webapp.settings import Settings
 
@@ -48,6 +50,8 @@ def create_app(settings: Settings | None = None, *, store: SqlCheckpointStore | 
         __name__,
         info=Info(title="OrchestrateOS", version=__version__),
         security_schemes=SECURITY_SCHEMES,
+        servers=[Server(url=settings.api_base or "/")],
+        validation_error_model=Problem,
         doc_ui=False,
         validation_error_callback=api.refuse_shape,
         template_folder=str(assets.folder("templates")),
@@ -92,6 +96,7 @@ def _configure(app: Flask, settings: Settings) -> None:
         MAX_FORM_MEMORY_SIZE=MAX_FORM_MEMORY_BYTES,
         MAX_FORM_PARTS=MAX_FORM_PARTS,
     )
+    app.url_map.merge_slashes = False  # an address that is not ours is not found, and leads nowhere else
     app.json.sort_keys = False  # type: ignore[attr-defined]  # payloads keep the order they were written in
     if settings.proxy_hops:
         app.wsgi_app = ProxyFix(  # type: ignore[method-assign]

@@ -6,10 +6,11 @@ Callers send a key, never a cookie; pages take a session, never a key.
 from __future__ import annotations
 
 from flask import Response
+from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.openapi import OpenAPI
 from pydantic import ValidationError
 
-from webapp.api import audit, bodies, decisions, runner, runs, steps
+from webapp.api import audit, bodies, decisions, documents, queries, runner, runs, steps
 from webapp.errors import problem
 from webapp.extensions import services
 
@@ -23,7 +24,19 @@ def register(app: OpenAPI) -> None:
     for resource in RESOURCES:
         blueprint = resource.blueprint()
         blueprint.url_prefix = base
+        _keep_operations(app, blueprint)
         app.register_api(blueprint)
+    app.register_blueprint(documents.blueprint(app))
+    queries.register(app)
+
+
+def _keep_operations(app: OpenAPI, blueprint: APIBlueprint) -> None:
+    """Keep what is described of a path already: two resources may serve it by different methods."""
+    for path, item in blueprint.paths.items():
+        for method in ("get", "post", "patch"):
+            described = getattr(app.paths.get(path), method, None)
+            if described is not None:
+                setattr(item, method, described)
 
 
 def refuse_shape(error: ValidationError) -> Response:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Flask, Request, abort, request
+from flask import Flask, Request, abort, current_app, request
 
+from resume_engine.core.permissions import Permission
 from webapp.extensions import current_settings
 from webapp.json_input import JsonInputError, read_object
+from webapp.permissions import permission_of
 
 
 class StrictRequest(Request):
@@ -20,6 +22,10 @@ class StrictRequest(Request):
         return self.strict_json
 
 
+MAX_PAYLOAD_BYTES = 10_000_000
+"""What a runner sends may carry inputs and outputs; everything else is as short as a form."""
+
+
 def register(app: Flask) -> None:
     """Read every body that is sent to the API."""
     app.request_class = StrictRequest
@@ -30,14 +36,19 @@ def read_body() -> None:
     """Read a JSON object, or answer 400, 413 or 415; a request without a body has an empty one."""
     if not current_settings().is_api_path(request.path) or request.method in ("GET", "HEAD", "OPTIONS"):
         return
-    raw = request.get_data(cache=True)
+    if request.routing_exception is not None:
+        return  # the dispatcher says that there is no such place
+    if permission_of(current_app.view_functions.get(request.endpoint or "")) is Permission.RUNS_WRITE:
+        request.max_content_length = MAX_PAYLOAD_BYTES
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         abort(415, "Send the body as it is, without Content-Encoding.")
+    raw = request.get_data(cache=True)
     if not raw:
         _keep({})
         return
-    if request.mimetype != "application/json":
-        abort(415, "Send JSON, with Content-Type: application/json.")
+    charset = request.mimetype_params.get("charset", "utf-8").lower()
+    if request.mimetype != "application/json" or charset not in ("utf-8", "utf8"):
+        abort(415, "Send JSON in UTF-8, with Content-Type: application/json.")
     try:
         _keep(read_object(raw.decode("utf-8")))
     except UnicodeDecodeError:

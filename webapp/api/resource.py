@@ -11,7 +11,7 @@ from webapp.api.shapes import Problem
 SECURITY_SCHEMES: SecuritySchemesDict = {
     "key": {"type": "http", "scheme": "bearer", "description": "An API key, re_<id>_<secret>."}
 }
-ALWAYS_POSSIBLE = (400, 401, 403, 404, 413, 415, 422, 429)
+ALWAYS_POSSIBLE = (400, 401, 403, 404, 409, 412, 413, 415, 422, 429, 503)
 
 
 def resource(name: str, import_name: str) -> APIBlueprint:
