@@ -12,6 +12,7 @@ from resume_engine.core.policy_file import read_policy
 from resume_engine.storage.audit_queries import AuditQueries
 from resume_engine.storage.gate_queries import GateQueries
 from resume_engine.storage.run_queries import RunQueries
+from resume_engine.storage.signing import Signer
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from webapp.accounts.passwords import Passwords
 from webapp.accounts.session_store import SessionStore
@@ -36,6 +37,7 @@ class Services:
     passwords: Passwords
     keys: KeyStore
     guard: Guard
+    audit_signer: Signer
 
 
 def register(app: Flask, settings: Settings, store: SqlCheckpointStore) -> None:
@@ -50,6 +52,7 @@ def register(app: Flask, settings: Settings, store: SqlCheckpointStore) -> None:
         passwords=Passwords(settings.password_cost),
         keys=KeyStore(store, KeyHashing(pepper=settings.key_pepper)),
         guard=Guard(settings.api_rate_limit),
+        audit_signer=settings.audit_signer,
     )
 
 
@@ -87,6 +90,11 @@ def run_queries() -> RunQueries:
 def gate_queries() -> GateQueries:
     """Return the reader of gates of the current application."""
     return GateQueries(current_store())
+
+
+def audit_signer() -> Signer:
+    """Return what signs checkpoints of the audit in the current application."""
+    return services().audit_signer
 
 
 def audit_queries() -> AuditQueries:

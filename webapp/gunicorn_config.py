@@ -11,8 +11,10 @@ from typing import Any
 from gunicorn.glogging import Logger
 from prometheus_client.multiprocess import mark_process_dead
 
+from webapp.extensions import services
 from webapp.logs import configure
 from webapp.metrics import SHARED_FOLDER
+from webapp.sealer import AuditSealer
 from webapp.serving import BACKLOG, THREADS
 from webapp.settings import Settings
 
@@ -45,6 +47,11 @@ logger_class = OneLog
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 control_socket_disable = True
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let every worker seal the audit: of several at once one writes the checkpoint."""
+    AuditSealer(services(worker.wsgi).store, settings.audit_signer).start()
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -177,6 +177,7 @@ EVENTS: dict[str, str] = {
     "key.refused": "was refused: its key does not work",
     "audit.chain_started": "chained what was recorded before",
     "audit.exported": "exported the audit log",
+    "audit.verified": "verified the audit log",
     "payload.revealed": "looked at a masked value",
 }
 

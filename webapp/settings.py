@@ -9,13 +9,15 @@ import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from resume_engine.core.errors import PolicyFileError
+from resume_engine.core.errors import InvalidValueError, PolicyFileError
 from resume_engine.core.permissions import Role
 from resume_engine.core.policy_file import POLICY_VARIABLE, read_policy
 from resume_engine.storage.open_store import DEFAULT_DATABASE_URL
+from resume_engine.storage.signing import KEY_FILE_VARIABLE, NoKey, SecretKey, Signer, read_key
 from webapp.keys.limits import Rate
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -70,6 +72,7 @@ class Settings:
     demo_operator_key: str | None = field(default=None, repr=False)  # decides on the demo runs only
     demo_mode: bool = False
     policy_file: str | None = None  # who may decide what; None: operators and admins, each alone
+    audit_signing_key_file: str | None = None  # signs checkpoints of the audit; None: secret_key does
     log_format: str = "text"
     metrics_public: bool = True  # /metrics without a key; from outside only where that was asked for
     workers: int = 1  # processes of `resume-engine serve`
@@ -85,6 +88,13 @@ class Settings:
             f"is false, but {where}: anybody who reaches it could decide gates. "
             "Leave it true, or serve on 127.0.0.1 only.",
         )
+
+    @property
+    def audit_signer(self) -> Signer:
+        """Return what signs checkpoints of the audit: the key file, else a lasting secret, else nothing."""
+        if self.audit_signing_key_file is not None:
+            return read_key(Path(self.audit_signing_key_file))
+        return NoKey() if self.secret_key_is_random else SecretKey(self.secret_key)
 
     @property
     def key_pepper(self) -> str | None:
@@ -128,11 +138,22 @@ class Settings:
             demo_operator_key=_read(given, "DEMO_OPERATOR_KEY", _key, None),
             demo_mode=_read(given, "DEMO_MODE", _boolean, cls.demo_mode),
             policy_file=_read(given, POLICY_VARIABLE, _policy_file, None),
+            audit_signing_key_file=_read(given, KEY_FILE_VARIABLE, _signing_key_file, None),
             log_format=_read(given, "LOG_FORMAT", _log_format, cls.log_format),
             metrics_public=_read(given, "METRICS_PUBLIC", _boolean, local and not given.get("PROXY_HOPS")),
             workers=_read(given, "WORKERS", _workers, cls.workers),
             api_rate_limit=_read(given, "API_RATE_LIMIT", _rate, cls.api_rate_limit),
         )
+
+
+def _signing_key_file(text: str) -> str:
+    try:
+        key = read_key(Path(text))
+    except InvalidValueError as problem:
+        raise ValueError(str(problem).removeprefix(f"{KEY_FILE_VARIABLE}: ")) from None
+    if not key.can_sign:
+        raise ValueError("is a public key; the server needs the private one")
+    return text
 
 
 def is_loopback(host: str) -> bool:

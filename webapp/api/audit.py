@@ -9,15 +9,18 @@ from typing import Any
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 
+from resume_engine.core import clock
+from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.masking import mask_json_text
 from resume_engine.core.permissions import Permission
 from resume_engine.core.run import trace_lines
 from resume_engine.core.step_record import StepKind
+from resume_engine.storage.compliance_export import compliance_export
 from webapp.api import conditions, one_run
 from webapp.api.resource import resource
-from webapp.api.shapes import AuditEvents, AuditLog, Replay, RunPath
-from webapp.extensions import audit_queries, current_store
-from webapp.permissions import requires
+from webapp.api.shapes import AuditEvents, AuditLog, ComplianceExport, Replay, RunPath
+from webapp.extensions import audit_queries, audit_signer, current_store
+from webapp.permissions import current_actor, requires
 
 
 def blueprint() -> APIBlueprint:
@@ -25,6 +28,7 @@ def blueprint() -> APIBlueprint:
     api = resource("audit", __name__)
     api.get("/runs/<path:run_id>/audit_log", responses={"200": AuditLog, "304": None})(audit_log)
     api.get("/runs/<path:run_id>/audit_events", responses={"200": AuditEvents})(audit_events)
+    api.get("/runs/<path:run_id>/compliance_export", responses={"200": ComplianceExport})(compliance)
     api.get("/runs/<path:run_id>/replay", responses={"200": Replay, "304": None})(replay)
     return api
 
@@ -50,6 +54,20 @@ def audit_events(path: RunPath) -> Response:
     current_store().refuse_if_locked()  # once the answer has begun, it is too late to say so
     events = (event.to_dict() for event in audit_queries().stream_run(run.run_id))
     return streamed({"run_id": run.run_id}, "events", events)
+
+
+@requires(Permission.AUDIT_EXPORT)
+def compliance(path: RunPath) -> Response:
+    """Return everything about a run in one file that proves itself: see docs/audit.md; secrets are masked."""
+    run = one_run.load(path.run_id)
+    current_store().refuse_if_locked()
+    payload = {"what": "compliance export"}
+    event = AuditEvent.by(
+        current_actor(), EventType.AUDIT_EXPORTED, clock.utc_now(), run_id=run.run_id, payload=payload
+    )
+    current_store().append_event(event)
+    lines = compliance_export(current_store(), run.run_id, signer=audit_signer())
+    return Response((line.encode() for line in lines), content_type="application/json")
 
 
 @requires(Permission.RUNS_READ)

@@ -222,6 +222,21 @@ class AuditEvents(BaseModel):
     events: list[EventItem]
 
 
+class ComplianceExport(BaseModel):
+    """Everything about a run, with what proves it: docs/audit.md describes its parts."""
+
+    format: str
+    exported_at: str
+    run: dict[str, Any]
+    gates: dict[str, Any]
+    decisions: list[dict[str, Any]]
+    steps: list[dict[str, Any]]
+    audit_events: list[dict[str, Any]]
+    control_events: list[dict[str, Any]]
+    integrity: dict[str, Any]
+    content: dict[str, str]
+
+
 class Replay(BaseModel):
     """The completed steps of a run; a run that goes on begins at `replay_from_index`."""
 

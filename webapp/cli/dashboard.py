@@ -17,6 +17,7 @@ from webapp.accounts.store import AccountStore
 from webapp.cli.actor import command_line_actor
 from webapp.cli.address import address_of
 from webapp.logs import configure as configure_logs
+from webapp.sealer import AuditSealer
 from webapp.serving import PortTakenError, listen, serve
 from webapp.settings import Settings, SettingsError, is_loopback
 
@@ -53,7 +54,10 @@ def serve_here(settings: Settings, *, with_link: bool) -> None:
         app = create_app(settings, store=store)
         configure_logs(settings.log_level, settings.log_format)
         introduce(settings, store, with_link=with_link)
+        sealer = AuditSealer(store, settings.audit_signer)
+        sealer.start()
         serve(app, settings, listening)
+        sealer.stop()
     click.echo("Stopped.")
 
 

@@ -25,6 +25,7 @@ from webapp.demo.filling import DatabaseInUseError, fill
 from webapp.demo.live import LiveTraffic
 from webapp.demo.people import ADMINISTRATOR, AUDITOR, OPERATOR
 from webapp.logs import configure as configure_logs
+from webapp.sealer import AuditSealer
 from webapp.serving import PortTakenError, serve
 from webapp.settings import Settings
 
@@ -81,11 +82,14 @@ def _serve(settings: Settings, store: SqlCheckpointStore) -> None:
     traffic = LiveTraffic(store)
     _introduce(settings, store)
     traffic.start()
+    sealer = AuditSealer(store, settings.audit_signer)
+    sealer.start()
     try:
         serve(app, settings)
     except PortTakenError as problem:
         raise click.ClickException(str(problem)) from problem
     finally:
+        sealer.stop()
         traffic.stop()
 
 

@@ -17,6 +17,7 @@ PAGES = (
     "decisions",
     "bulk_approvals",
     "audit",
+    "run_integrity",
 )
 
 

@@ -12,6 +12,7 @@ from resume_engine.core import clock
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.audit_export import csv_lines, jsonl_lines
 from resume_engine.core.permissions import Permission
+from resume_engine.storage.audit_state import load_audit_state
 from webapp.extensions import audit_queries, current_store
 from webapp.pages import audit_list
 from webapp.pages.audit_list import AuditAddress
@@ -61,6 +62,7 @@ def show() -> ResponseReturnValue:
         page=page,
         first_page=address.is_first_page,
         newest=address.href(),
+        integrity=load_audit_state(current_store()) if address.shows_everything else None,
         exports=_exports(address) if can(Permission.AUDIT_EXPORT) and page.events else None,
     )
 

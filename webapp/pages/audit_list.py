@@ -69,6 +69,11 @@ class AuditAddress:
         return any(self.filters.values())
 
     @property
+    def shows_everything(self) -> bool:
+        """Return whether this is the first page of all events."""
+        return self.is_first_page and not self.is_filtered
+
+    @property
     def is_first_page(self) -> bool:
         """Return whether the address names no page behind the first."""
         return self.before is None and self.after is None

@@ -13,8 +13,9 @@ from resume_engine.core.audit_export import csv_lines, jsonl_lines
 from resume_engine.core.masking import mask_json_text
 from resume_engine.core.permissions import Permission
 from resume_engine.core.run_summary import RunSummary
+from resume_engine.storage.compliance_export import compliance_export
 from resume_engine.storage.sql_store import SqlCheckpointStore
-from webapp.extensions import audit_queries, current_store, run_queries
+from webapp.extensions import audit_queries, audit_signer, current_store, run_queries
 from webapp.json_view import is_masked
 from webapp.pages.run_detail import summary_or_404
 from webapp.permissions import can, current_actor, requires
@@ -58,6 +59,16 @@ def events_csv(run_id: str) -> Response:
     _note_export(run_id, "events.csv")
     lines = csv_lines(audit_queries().stream_run(run_id))
     return attachment(lines, "text/csv; charset=utf-8", f"events-{run_id}.csv")
+
+
+@blueprint.get("/runs/<path:run_id>/compliance.json")
+@requires(Permission.AUDIT_EXPORT)
+def compliance(run_id: str) -> Response:
+    """Send everything about a run in one file that proves itself, secrets masked."""
+    run = summary_or_404(run_id)
+    _note_export(run_id, "compliance export")
+    lines = compliance_export(current_store(), run.run_id, signer=audit_signer())
+    return attachment(lines, "application/json", f"compliance-{run_id}.json")
 
 
 @blueprint.get("/runs/<path:run_id>/steps/<int(max=999999999):sequence>/<any(input, output):which>")

@@ -54,6 +54,7 @@ class EventType(StrEnum):
     KEY_REFUSED = "key.refused"  # written at most every few minutes for one key or address
     AUDIT_CHAIN_STARTED = "audit.chain_started"  # what was recorded before there was a chain joined it
     AUDIT_EXPORTED = "audit.exported"
+    AUDIT_VERIFIED = "audit.verified"  # the server looked whether anybody rewrote the log, and what it found
     PAYLOAD_REVEALED = "payload.revealed"  # somebody looked at a masked value
 
 

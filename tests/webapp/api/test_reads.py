@@ -17,7 +17,7 @@ from tests.webapp.api.caller import ApiClient, without_key
 from tests.webapp.api.conftest import Call
 
 SECRET = {"api_token": "tok-5e5e5e5e", "amount": 3}
-READS = ("", "/status", "/resume_blockers", "/audit_log", "/audit_events", "/replay")
+READS = ("", "/status", "/resume_blockers", "/audit_log", "/audit_events", "/replay", "/compliance_export")
 
 
 def ids(answer: Any) -> list[str]:
