@@ -48,7 +48,7 @@ class PostgresCheckpointStore(SqlCheckpointStore):
         self._autocommitting = create_engine(
             url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, connect_args=connect
         )
-        self._plain = PreparedStatement(lease_end="clock_timestamp() + make_interval(secs => {})")
+        self._plain = PreparedStatement(lease_end="clock_timestamp() + make_interval(secs => {} / 1000.0)")
         self._prepares = True
         self._direct = DirectConnections(
             self._autocommitting, keep=True, ping=self._autocommitting.dialect.do_ping
@@ -86,7 +86,8 @@ class PostgresCheckpointStore(SqlCheckpointStore):
         return [f"{name} is off" for name, value in found.items() if value == "off"]
 
     def _append_plain(self, change: RunChange, after: RunSummary) -> None:
-        given = values(change, after, self.codec, change.lease_seconds, datetime.isoformat)
+        milliseconds = (change.lease_seconds or 0) * 1000
+        given = self._plain.values(values(change, after, self.codec, milliseconds, datetime.isoformat))
 
         def append(connection: Any, cursor: Any, prepared: set[str]) -> None:
             self._execute_prepared(connection, cursor, prepared, given)

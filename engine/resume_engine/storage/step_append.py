@@ -154,22 +154,43 @@ class PreparedStatement:
     name = "append_step"
 
     def __init__(self, *, lease_end: str) -> None:
-        """Write it down; `lease_end` is the SQL for "so many seconds from now"."""
-        order: list[str] = []
+        """Write it down; `lease_end` is the SQL for "so many milliseconds from now"."""
+        order = ["numbers"]
+
+        def place(name: str, at: Callable[[str], str]) -> str:
+            if name in _NUMBERS:
+                # Quoting a value costs the driver more than sending it: all numbers travel as one.
+                found = f"({at('numbers')}::bigint[])[{_NUMBERS.index(name) + 1}]"
+                return lease_end.format(found) if name == "lease_end" else found
+            return at(name)
 
         def numbered(name: str) -> str:
             if name not in order:
                 order.append(name)
-            at = f"${order.index(name) + 1}"
-            return lease_end.format(at) if name == "lease_end" else at
+            return f"${order.index(name) + 1}"
 
-        def named(name: str) -> str:
-            at = f"%({name})s"
-            return lease_end.format(at) if name == "lease_end" else at
-
-        self.prepare = f"PREPARE {self.name} AS {_both(numbered)}"
+        both = _both(lambda name: place(name, numbered))
+        self.prepare = f"PREPARE {self.name} AS {both}"
         self.execute = f"EXECUTE {self.name} ({', '.join(f'%({name})s' for name in order)})"
-        self.unprepared = _both(named)
+        self.unprepared = _both(lambda name: place(name, lambda given: f"%({given})s"))
+
+    @staticmethod
+    def values(given: Values) -> Values:
+        """Return the values as the statements take them."""
+        numbers = ["NULL" if given[name] is None else str(int(given[name])) for name in _NUMBERS]
+        return {**given, "numbers": f"{{{','.join(numbers)}}}"}
+
+
+_NUMBERS = (
+    "version",
+    "resume_from_index",
+    "lease_end",
+    "step_index",
+    "sequence",
+    "attempt",
+    "duration_ms",
+    "chain_seq",
+)
 
 
 def _both(place: Callable[[str], str]) -> str:
