@@ -10,7 +10,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.openapi import OpenAPI
 from pydantic import ValidationError
 
-from webapp.api import audit, bodies, decisions, documents, queries, runner, runs, steps
+from webapp.api import audit, bodies, decisions, documents, queries, repeats, runner, runs, steps
 from webapp.errors import problem
 from webapp.extensions import services
 
@@ -28,6 +28,7 @@ def register(app: OpenAPI) -> None:
         app.register_api(blueprint)
     app.register_blueprint(documents.blueprint(app))
     queries.register(app)
+    repeats.register(app)
 
 
 def _keep_operations(app: OpenAPI, blueprint: APIBlueprint) -> None:

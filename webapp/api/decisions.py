@@ -8,8 +8,9 @@ from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 
 from resume_engine.core.decisions import DecisionKind, DecisionRequest, decide
+from resume_engine.core.errors import AlreadyDecidedError
 from resume_engine.core.permissions import Permission
-from webapp.api import conditions, one_run
+from webapp.api import conditions, one_run, repeats
 from webapp.api.resource import resource
 from webapp.api.shapes import Acknowledge, Approve, Compensate, Problem, RunPath, RunStatusAnswer
 from webapp.extensions import current_policy, current_store
@@ -69,5 +70,10 @@ def _decide(path: RunPath, kind: DecisionKind, *, failure_key: str | None, **giv
     request = DecisionRequest(
         run_id=run.run_id, kind=kind, actor=current_actor(), failure_key=failure_key, **given
     )
-    decided, _ = decide(current_store(), request, current_policy())
+    try:
+        decided, _ = decide(current_store(), request, current_policy())
+    except AlreadyDecidedError as first:
+        if not repeats.retaken() or (first.decision.actor, first.decision.kind) != (request.actor.name, kind):
+            raise
+        decided = one_run.load(run.run_id)  # decided by an attempt at this very request, which died
     return conditions.answer(one_run.status_answer(decided), decided)

@@ -8,13 +8,13 @@ from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 
 from resume_engine.core import clock
-from resume_engine.core.errors import RunNotFoundError
+from resume_engine.core.errors import RunExistsError, RunNotFoundError
 from resume_engine.core.masking import mask_value
 from resume_engine.core.permissions import Permission
 from resume_engine.core.run import parse_environment
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.keyset import Cursor
-from webapp.api import conditions, one_run
+from webapp.api import conditions, one_run, repeats
 from webapp.api.resource import resource
 from webapp.api.run_list import RunListQuery, run_item
 from webapp.api.shapes import (
@@ -51,13 +51,26 @@ def start_run(body: StartRun) -> dict[str, Any]:
     """Start a run; 409 when the id is taken."""
     environment = body.environment or (body.metadata or {}).get("environment") or "dev"
     assert_may_touch(parse_environment(environment))
-    run = current_engine().start_run(
-        body.workflow_name,
-        run_id=body.run_id,
-        metadata=body.metadata,
-        environment=body.environment,
-        actor=current_actor(),
-    )
+    try:
+        run = current_engine().start_run(
+            body.workflow_name,
+            run_id=body.run_id or repeats.run_id_of_request(),
+            metadata=body.metadata,
+            environment=body.environment,
+            actor=current_actor(),
+        )
+    except RunExistsError as taken:
+        if not repeats.retaken():
+            raise
+        return _started_before(taken)
+    return {"run_id": run.run_id, "status": run.status.value, "environment": run.environment.value}
+
+
+def _started_before(taken: RunExistsError) -> dict[str, Any]:
+    """Answer for an attempt that died between its run and its answer; the run has to be the caller's own."""
+    run = one_run.load(taken.run_id)
+    if run.started_by != current_actor().name:
+        raise taken
     return {"run_id": run.run_id, "status": run.status.value, "environment": run.environment.value}
 
 
