@@ -14,7 +14,7 @@ import pytest
 from resume_engine.core import errors, masking
 from resume_engine.core.lease import LEASE_VARIABLE
 from resume_engine.core.policy_file import POLICY_VARIABLE
-from resume_engine.storage import encryption
+from resume_engine.storage import encryption, signing
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -92,6 +92,7 @@ def test_every_setting_is_in_the_table() -> None:
         LEASE_VARIABLE,
         encryption.KEYS_VARIABLE,
         masking.NAMES_VARIABLE,
+        signing.KEY_FILE_VARIABLE,
     }
     assert len(read) >= 18
     assert listed == read | engine
