@@ -6,13 +6,19 @@ from typing import Any
 
 from flask import Response, make_response, request
 
+from resume_engine.core import clock
+from resume_engine.core.decision_end import is_over
 from resume_engine.core.run_summary import RunSummary
 from webapp.errors import PreconditionFailedError
 
 
 def tag_of(run: RunSummary) -> str:
-    """Return the entity tag of a run; the moment of its creation tells it from a later run of the same id."""
-    return f"{run.version}-{round(run.created_at.timestamp() * 1_000_000):x}"
+    """Return the entity tag of a run; the moment of its creation tells it from a later run of the same id.
+
+    What is told about a run changes without a new version when a decision it relies on ends.
+    """
+    over = "-over" if is_over(run, clock.utc_now()) else ""
+    return f"{run.version}-{round(run.created_at.timestamp() * 1_000_000):x}{over}"
 
 
 def is_known(run: RunSummary) -> bool:

@@ -12,6 +12,7 @@ from resume_engine.core.decisions import DecisionRequest, decide
 from resume_engine.core.errors import InvalidValueError, RunNotFoundError, StaleRunError
 from resume_engine.core.execution import assert_open
 from resume_engine.core.executor import RUN_BLOCK_STEP
+from resume_engine.core.gate_closing import closed_in_time
 from resume_engine.core.outside_writes import with_status
 from resume_engine.core.permissions import Permission
 from resume_engine.core.run import Run, RunStatus
@@ -58,6 +59,7 @@ def validate_resume(body: ResumeRun) -> dict[str, Any]:
     """Say that a run may be resumed, on record; 409 with the missing decisions while a gate is closed."""
     run = one_run.load(body.run_id)
     if run.status is not RunStatus.COMPLETED:
+        run = closed_in_time(current_store(), run, current_actor())
         assert_open(run, RUN_BLOCK_STEP)
         event = AuditEvent.by(
             current_actor(),

@@ -14,7 +14,7 @@ from resume_engine.core.audit import EventType
 from resume_engine.core.permissions import Role
 from resume_engine.core.run import Run
 from resume_engine.storage.sql_store import SqlCheckpointStore
-from tests.factories import RunFactory
+from tests.factories import RunFactory, ago, at
 from tests.provision.app_fixtures import PageClient
 from tests.webapp.api.caller import ApiClient, without_key
 from tests.webapp.api.conftest import Call
@@ -24,6 +24,11 @@ from webapp.settings import Settings
 
 ANA = Actor(name="ana@example.org", role=Role.OPERATOR, channel=Channel.DASHBOARD)
 POLICY = """
+[[rule]]
+name = "dev ends"
+environments = ["dev"]
+expires_after = "1h"
+
 [[rule]]
 name = "people alone in prod"
 environments = ["prod"]
@@ -96,3 +101,23 @@ def test_the_starter_does_not_get_around_it_with_a_key(app: Flask, runs: RunFact
     assert status == 403 and "ana@example.org, who made key mine-" in str(body["detail"])
     theirs = runs.blocked(environment="staging", actor=Actor(name=mine.name, role=Role.OPERATOR))
     assert approve(key_made_by(app, ANA), theirs)[0] == 403
+
+
+def test_a_decision_that_is_over_opens_nothing(call: Call, runs: RunFactory) -> None:
+    operator, runner = call("operator"), call("runner")
+    with at(ago(hours=2)):
+        run = runs.blocked(fail_at=1)
+        approve(operator, run)
+        told = runner.get(f"/runs/{run.run_id}/resume_blockers")
+        assert told.json["can_resume"] is True
+    known = {"If-None-Match": told.headers["ETag"]}
+    told = runner.get(f"/runs/{run.run_id}/resume_blockers", headers=known)
+    assert told.status_code == 200, "it changed without a new version"
+    assert told.json["can_resume"] is False and len(told.json["blockers"]) == 1
+    refused = runner.post("/resume", json={"run_id": run.run_id})
+    assert refused.status_code == 409
+    set_running = runner.patch(f"/runs/{run.run_id}", json={"status": "running"})
+    assert set_running.status_code == 409
+    assert runs.reload(run).status == "failed"
+    assert approve(operator, run)[0] == 200
+    assert runner.post("/resume", json={"run_id": run.run_id}).status_code == 200
