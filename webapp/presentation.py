@@ -164,7 +164,7 @@ EVENTS: dict[str, str] = {
     "auth.sign_in_failed": "failed to sign in",
     "auth.signed_out": "signed out",
     "auth.sessions_ended": "ended sessions",
-    "access.denied": "was refused a page",
+    "access.denied": "was refused access",
     "user.created": "added a person",
     "user.role_changed": "changed a role",
     "user.disabled": "disabled a person",

@@ -71,7 +71,7 @@ def test_a_line_says_what_it_was_about(alice: PageClient, sign_in: SignIn) -> No
     assert alice.post("/runs/r-1/decisions/reject", data={"note": "x"}).status_code == 403
     text = " | ".join(lines(alice.get("/audit").text))
     assert "added a person alice@example.org · auditor" in text
-    assert "alice@example.org was refused a page POST · /runs/r-1/decisions/reject" in text
+    assert "alice@example.org was refused access POST · /runs/r-1/decisions/reject" in text
 
 
 @pytest.mark.parametrize(

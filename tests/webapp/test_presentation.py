@@ -57,7 +57,7 @@ def test_states_differ_by_icon_and_not_by_colour_alone() -> None:
 def test_an_unknown_word_is_shown_as_itself() -> None:
     assert presentation.look(presentation.STATES, "<new>").label == "<new>"
     assert presentation.gate_look("second_pair_of_eyes").needs == "needs second pair of eyes"
-    assert presentation.event_words("key.created") == "key created"
+    assert presentation.event_words("moon.has_landed") == "moon has landed"
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,12 @@ def start_server(tmp_path: Path, database: str) -> Iterator[StartServer]:
     yield start
     for process, log in started:
         if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
             process.kill()
-        process.wait(10)
+            process.wait(10)
         log.close()
 
 

@@ -11,8 +11,9 @@ from flask import Flask
 from resume_engine.core.audit import EventType
 from resume_engine.core.permissions import Role
 from resume_engine.storage.sql_store import SqlCheckpointStore
-from tests.provision.app_fixtures import SYSTEM, PageClient, new_client
-from tests.webapp.helpers import events, give_password
+from tests.provision.app_fixtures import SYSTEM, PageClient, new_client, signed_in_client
+from tests.webapp.conftest import FakeClock
+from tests.webapp.helpers import PASSWORD, events, give_password
 from webapp.accounts.records import Person
 from webapp.accounts.store import LAST_ADMIN
 from webapp.extensions import services
@@ -282,3 +283,48 @@ class TestEveryAct:
     def test_nobody(self, otto: PageClient, act: str, user_id: str) -> None:
         answer = otto.post(f"/admin/users/{user_id}/{act}", data={"role": "admin"})
         assert answer.status_code == 404
+
+
+class TestStepUp:
+    """A session left open is not enough to change what people may do."""
+
+    @pytest.fixture
+    def tired(
+        self, app: Flask, people: People, page_store: SqlCheckpointStore, fake_clock: FakeClock
+    ) -> PageClient:
+        """An administrator with a password, who signed in six minutes ago."""
+        give_password(app, people["otto"])
+        person = services(app).accounts.get(people["otto"].user_id)
+        assert person is not None
+        browser = signed_in_client(app, page_store, person)
+        fake_clock.forward(minutes=6)
+        return browser
+
+    def test_nothing_is_done_without_the_password(
+        self, app: Flask, tired: PageClient, people: People, page_store: SqlCheckpointStore
+    ) -> None:
+        before = events(page_store)
+        address = f"/admin/users/{people['ana'].user_id}"
+        for path, data in (
+            ("/admin/users", {"email": "mia@example.org", "role": "admin"}),
+            (f"{address}/role", {"role": "admin"}),
+            (f"{address}/disable", {}),
+            (f"{address}/enable", {}),
+            (f"{address}/link", {}),
+        ):
+            answer = tired.post(path, data=data)
+            assert answer.headers["Location"] == "/account/confirm?next=/admin/users", path
+        assert events(page_store) == before
+        assert "Nothing was changed" in tired.get("/account/confirm?next=/admin/users").text
+
+    def test_with_it_everything_goes_on(self, app: Flask, tired: PageClient, people: People) -> None:
+        wrong = tired.post("/account/confirm", data={"password": "not this one", "next": "/admin/users"})
+        assert wrong.status_code == 422
+        right = tired.post("/account/confirm", data={"password": PASSWORD, "next": "/admin/users"})
+        assert right.headers["Location"] == "/admin/users"
+        tired.post(f"/admin/users/{people['ana'].user_id}/role", data={"role": "admin"})
+        assert role_of(app, people["ana"]) == "admin"
+
+    def test_it_leads_to_pages_of_ours_only(self, tired: PageClient) -> None:
+        data = {"password": PASSWORD, "next": "//evil.example"}
+        assert tired.post("/account/confirm", data=data).headers["Location"] == "/"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, flash, redirect, render_template, url_for
+from flask import Blueprint, Response, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
 
@@ -12,6 +12,7 @@ from webapp.accounts.forms import PasswordForm
 from webapp.accounts.session_store import RENEWED
 from webapp.extensions import services
 from webapp.permissions import current_actor, requires
+from webapp.redirects import own_path
 
 blueprint = Blueprint("account", __name__, url_prefix="/account")
 
@@ -39,6 +40,25 @@ def change_password() -> ResponseReturnValue:
     return redirect(url_for("account.show"), 303)
 
 
+@blueprint.get("/confirm")
+@requires(Permission.ACCOUNT_MANAGE)
+def ask_confirm() -> ResponseReturnValue:
+    """Ask for the password once more; who gave it a moment ago goes on."""
+    if step_up.is_recent():
+        return redirect(own_path(request.args.get("next")), 303)
+    return _confirm_page(step_up.ConfirmedForm(formdata=None))
+
+
+@blueprint.post("/confirm")
+@requires(Permission.ACCOUNT_MANAGE)
+def confirm() -> ResponseReturnValue:
+    """Take the password, and go back to where it was asked for."""
+    form = step_up.ConfirmedForm()
+    if not form.validate():
+        return _confirm_page(form, 422)
+    return redirect(own_path(request.form.get("next")), 303)
+
+
 @blueprint.post("/sessions/<reference>/end")
 @requires(Permission.ACCOUNT_MANAGE)
 def end_session(reference: str) -> ResponseReturnValue:
@@ -62,6 +82,11 @@ def end_all_sessions() -> ResponseReturnValue:
     sessions.forget_browser()
     flash("You are signed out everywhere.", "success")
     return redirect(url_for("sign_in.show"), 303)
+
+
+def _confirm_page(form: step_up.ConfirmedForm, status: int = 200) -> Response:
+    body = render_template("confirm.html", form=form, next=own_path(request.values.get("next")))
+    return Response(body, status, content_type="text/html; charset=utf-8")
 
 
 def _password_form() -> PasswordForm:

@@ -8,6 +8,7 @@ from flask import Blueprint, Response, abort, flash, redirect, render_template, 
 from flask.typing import ResponseReturnValue
 
 from resume_engine.core.permissions import Permission, Role
+from webapp.accounts import step_up
 from webapp.accounts.forms import ROLE_WORDS, AddPersonForm, RoleForm
 from webapp.accounts.records import AccountError, Person, Purpose
 from webapp.accounts.store import LoginLink
@@ -28,6 +29,9 @@ def show() -> ResponseReturnValue:
 @requires(Permission.USERS_MANAGE)
 def add() -> ResponseReturnValue:
     """Add a person and show the link that lets them in."""
+    asked = step_up.challenge(url_for("users.show"))
+    if asked is not None:
+        return asked
     form = AddPersonForm()
     if not form.validate():
         return _page(form, status=422)
@@ -49,6 +53,9 @@ def add() -> ResponseReturnValue:
 @requires(Permission.USERS_MANAGE)
 def change_role(user_id: int) -> ResponseReturnValue:
     """Give somebody another role; their sessions end at once."""
+    asked = step_up.challenge(url_for("users.show"))
+    if asked is not None:
+        return asked
     person, form = _load(user_id), RoleForm()
     if not form.validate():
         abort(422, "Choose a role from the list. Nothing was changed.")
@@ -64,6 +71,9 @@ def change_role(user_id: int) -> ResponseReturnValue:
 @requires(Permission.USERS_MANAGE)
 def disable(user_id: int) -> ResponseReturnValue:
     """Close an account; its sessions and links end at once."""
+    asked = step_up.challenge(url_for("users.show"))
+    if asked is not None:
+        return asked
     person = _load(user_id)
     return _act(
         lambda: services().accounts.disable(user_id, actor=current_actor()),
@@ -76,6 +86,9 @@ def disable(user_id: int) -> ResponseReturnValue:
 @requires(Permission.USERS_MANAGE)
 def enable(user_id: int) -> ResponseReturnValue:
     """Open an account again."""
+    asked = step_up.challenge(url_for("users.show"))
+    if asked is not None:
+        return asked
     person = _load(user_id)
     return _act(
         lambda: services().accounts.enable(user_id, actor=current_actor()),
@@ -100,6 +113,9 @@ def sign_out(user_id: int) -> ResponseReturnValue:
 @requires(Permission.USERS_MANAGE)
 def create_link(user_id: int) -> ResponseReturnValue:
     """Make a new sign-in link and show it, once."""
+    asked = step_up.challenge(url_for("users.show"))
+    if asked is not None:
+        return asked
     person = _load(user_id)
     purpose = Purpose.SIGN_IN if person.has_password else Purpose.INVITE
     try:

@@ -6,7 +6,8 @@ import math
 from datetime import datetime, timedelta
 from typing import Any
 
-from flask import request, session
+from flask import flash, redirect, request, session, url_for
+from flask.typing import ResponseReturnValue
 from flask_login import current_user
 from wtforms import PasswordField
 from wtforms.validators import Length
@@ -51,6 +52,17 @@ class ConfirmedForm(Form):
             return False
         session[_CONFIRMED] = clock.utc_now().isoformat()
         return True
+
+
+def challenge(back_to: str) -> ResponseReturnValue | None:
+    """Return the way to the page that asks for the password, None when it was given a moment ago.
+
+    For acts whose form has no room for it: nothing is done, and the person does it again afterwards.
+    """
+    if is_recent():
+        return None
+    flash("You signed in a while ago. Nothing was changed: type your password, then do it again.", "info")
+    return redirect(url_for("account.ask_confirm", next=back_to), 303)
 
 
 def is_recent() -> bool:
