@@ -86,6 +86,10 @@ STATUS_OF_ERROR: dict[type[BaseException], int] = {
     engine.PayloadError: 500,
     engine.PayloadLockedError: 409,
     engine.PayloadUnreadableError: 500,
+    engine.RemoteError: 500,
+    engine.RemoteAccessError: 500,
+    engine.RemoteUnreachableError: 500,
+    engine.RemoteUnsupportedError: 500,
     engine.SchemaError: 503,
     engine.SchemaOutdatedError: 503,
     engine.SchemaTooNewError: 503,
@@ -217,7 +221,7 @@ def respond(error: Exception) -> Response:
         logger.error("%s: %s %r failed", request_id(), request.method, request.path, exc_info=error)
     if is_api_request():
         g.refusal_code = code_of(error)  # webapp.metrics counts it
-        response = problem(status, detail_of(error, status), g.refusal_code)
+        response = problem(status, detail_of(error, status), g.refusal_code, **_facts_of(error))
     else:
         response = render(status, _message(error, status), title=TITLE_OF_ERROR.get(type(error)))
     if status == 401 and is_api_request():
@@ -241,6 +245,15 @@ def problem(status: int, detail: object, code: str, **more: object) -> Response:
     response = jsonify({"detail": detail, "code": code, "request_id": request_id(), **more})
     response.status_code = status
     return response
+
+
+def _facts_of(error: Exception) -> dict[str, object]:
+    """Return what an error of the engine is about, for clients that raise it again as the same error."""
+    if not isinstance(error, engine.ResumeEngineError) or status_of(error) >= 500:
+        return {}
+    facts = {name: value for name, value in vars(error).items() if isinstance(value, str | int)}
+    until = getattr(error, "until", None)
+    return {"about": facts | ({"until": until.isoformat()} if until is not None else {})}
 
 
 def detail_of(error: Exception, status: int) -> object:

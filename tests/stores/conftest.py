@@ -13,8 +13,15 @@ from resume_engine.storage.schema import metadata
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.guards import unguarded
 from tests.provision.postgres import Databases
+from tests.stores.over_http import StoreOverHttp, kinds_for, skip_reason
 
-KINDS = ("sqlite_file", "sqlite_memory", "postgres")
+KINDS = ("sqlite_file", "sqlite_memory", "postgres", "http_sqlite", "http_postgres")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test that takes `store` on each kind of store."""
+    if "store" in metafunc.fixturenames:
+        metafunc.parametrize("store", kinds_for(metafunc.module.__name__, KINDS), indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -41,11 +48,32 @@ def postgres_store(postgres_databases: Databases) -> Iterator[SqlCheckpointStore
     postgres_databases.drop(address)
 
 
-@pytest.fixture(params=KINDS)
-def store(request: pytest.FixtureRequest) -> SqlCheckpointStore:
-    """An empty store of each kind in turn."""
-    found: SqlCheckpointStore = request.getfixturevalue(f"{request.param}_store")
-    wipe(found)
+@pytest.fixture(scope="session")
+def http_sqlite_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreOverHttp]:
+    """A control plane on a SQLite file, over HTTP; it outlives the test, so take `store` instead."""
+    path = tmp_path_factory.mktemp("stores") / "behind.db"
+    with open_store(f"sqlite:///{path}") as behind, StoreOverHttp(behind) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def http_postgres_store(postgres_databases: Databases) -> Iterator[StoreOverHttp]:
+    """A control plane on PostgreSQL, over HTTP; it outlives the test, so take `store` instead."""
+    address = postgres_databases.create_migrated()
+    with open_store(address) as behind, StoreOverHttp(behind) as store:
+        yield store
+    postgres_databases.drop(address)
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest) -> SqlCheckpointStore | StoreOverHttp:
+    """An empty store of each kind in turn; over HTTP what cannot be there is skipped, with the reason."""
+    if request.param.startswith("http"):
+        reason = skip_reason(request.node.originalname)
+        if reason is not None:
+            pytest.skip(reason)
+    found: SqlCheckpointStore | StoreOverHttp = request.getfixturevalue(f"{request.param}_store")
+    wipe(found.behind if isinstance(found, StoreOverHttp) else found)
     return found
 
 

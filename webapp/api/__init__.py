@@ -10,11 +10,23 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.openapi import OpenAPI
 from pydantic import ValidationError
 
-from webapp.api import audit, bodies, decisions, documents, queries, repeats, runner, runs, steps
+from webapp.api import (
+    audit,
+    bodies,
+    decisions,
+    documents,
+    executor_reads,
+    leases,
+    queries,
+    repeats,
+    runner,
+    runs,
+    steps,
+)
 from webapp.errors import problem
 from webapp.extensions import services
 
-RESOURCES = (runs, runner, steps, decisions, audit)
+RESOURCES = (runs, runner, steps, leases, executor_reads, decisions, audit)
 
 
 def register(app: OpenAPI) -> None:

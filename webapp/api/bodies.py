@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Flask, Request, abort, current_app, request
+from flask import Flask, Request, Response, abort, current_app, request
 
 from resume_engine.core.permissions import Permission
 from webapp.extensions import current_settings
@@ -30,6 +30,14 @@ def register(app: Flask) -> None:
     """Read every body that is sent to the API."""
     app.request_class = StrictRequest
     app.before_request(read_body)
+    app.after_request(tell_protocol)
+
+
+def tell_protocol(response: Response) -> Response:
+    """Say which calls this server knows beyond those of release 0.2.0."""
+    if current_settings().is_api_path(request.path):
+        response.headers["OrchestrateOS-Protocol"] = "1"
+    return response
 
 
 def read_body() -> None:

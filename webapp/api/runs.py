@@ -9,10 +9,12 @@ from flask_openapi3.blueprint import APIBlueprint
 
 from resume_engine.core import clock
 from resume_engine.core.errors import RunExistsError, RunNotFoundError
+from resume_engine.core.idempotency import generate_run_id
 from resume_engine.core.masking import mask_value
 from resume_engine.core.permissions import Permission
 from resume_engine.core.run import parse_environment
 from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.workflow import new_run
 from resume_engine.storage.keyset import Cursor
 from webapp.api import conditions, one_run, repeats
 from webapp.api.resource import resource
@@ -28,7 +30,7 @@ from webapp.api.shapes import (
     StartRun,
 )
 from webapp.errors import AccessDeniedError
-from webapp.extensions import current_engine, current_store, run_queries
+from webapp.extensions import current_store, run_queries
 from webapp.keys.caller import assert_may_touch, current_caller
 from webapp.permissions import current_actor, requires
 
@@ -48,22 +50,22 @@ def blueprint() -> APIBlueprint:
 
 @requires(Permission.RUNS_WRITE)
 def start_run(body: StartRun) -> dict[str, Any]:
-    """Start a run; 409 when the id is taken."""
+    """Start a run; 409 when the id is taken, but by the same call with the same `change_id`."""
     environment = body.environment or (body.metadata or {}).get("environment") or "dev"
     assert_may_touch(parse_environment(environment))
+    chosen_id = body.run_id or repeats.run_id_of_request() or generate_run_id()
+    run = new_run(body.workflow_name, chosen_id, body.metadata, body.environment)
     try:
-        run = current_engine().start_run(
-            body.workflow_name,
-            run_id=body.run_id or repeats.run_id_of_request(),
-            metadata=body.metadata,
-            environment=body.environment,
-            actor=current_actor(),
-        )
+        current_store().create_run(run, actor=current_actor(), change_id=body.change_id)
     except RunExistsError as taken:
-        if not repeats.retaken():
+        if not repeats.retaken() and not _is_of_same_call(taken.run_id, body.change_id):
             raise
         return _started_before(taken)
     return {"run_id": run.run_id, "status": run.status.value, "environment": run.environment.value}
+
+
+def _is_of_same_call(run_id: str, change_id: str | None) -> bool:
+    return change_id is not None and one_run.load(run_id).change_id == change_id
 
 
 def _started_before(taken: RunExistsError) -> dict[str, Any]:

@@ -36,6 +36,8 @@ class StartRun(Strict):
     run_id: RunId | None = None
     metadata: dict[str, Any] | None = None
     environment: Literal["dev", "staging", "prod"] | None = None
+    # Names the call, so that one whose answer got lost can be sent again.
+    change_id: Annotated[str, Field(pattern="^[0-9a-f]{16,32}$")] | None = None
 
 
 class Decide(Strict):

@@ -6,14 +6,17 @@ from typing import Any
 
 from flask_openapi3.blueprint import APIBlueprint
 
+from resume_engine.core import clock
 from resume_engine.core.errors import IdempotencyCollisionError, InvalidValueError, StaleRunError
 from resume_engine.core.idempotency import generate_idempotency_key, hash_input
+from resume_engine.core.payload import payload_hash
 from resume_engine.core.permissions import Permission
 from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.runner_change import Recording, recording
 from resume_engine.core.step_record import StepRecord, StepStatus
-from webapp.api import one_run
+from webapp.api import changes, one_run
 from webapp.api.resource import resource
-from webapp.api.runner_shapes import AppendStep, KeyPath
+from webapp.api.runner_shapes import AppendStep, KeyPath, StepChange
 from webapp.api.shapes import Problem, RunPath, RunStatusAnswer, StepAnswer
 from webapp.errors import problem
 from webapp.extensions import current_store
@@ -31,6 +34,8 @@ def blueprint() -> APIBlueprint:
 @requires(Permission.RUNS_WRITE)
 def append_step(path: RunPath, body: AppendStep) -> tuple[dict[str, Any], int]:
     """Record one attempt of a step; repeating the same write changes nothing and answers the same."""
+    if body.change is not None:
+        return changes.answer(changes.written(path.run_id, _recording(body, body.change), recording)), 201
     run = one_run.load(path.run_id)
     record = _record(run, body)
     store = current_store()
@@ -54,8 +59,44 @@ def find_step(path: KeyPath) -> Any:
     return found if one_run.sees_secrets() else one_run.masked_step(found)
 
 
+def _recording(body: AppendStep, change: StepChange) -> Recording:
+    """Return what the client of this release sent: the hash of the input is the server's own."""
+    input_data = changes.payload("input_text", change.input_text)
+    output = None if change.output_text is None else changes.payload("output_text", change.output_text)
+    failed = body.status is StepStatus.FAILED
+    held = changes.term(change.held)
+    record = StepRecord(
+        step_name=body.step_name,
+        step_index=body.step_index,
+        input_data=input_data,
+        input_hash=payload_hash(input_data, change.input_text),
+        output_data=output,
+        status=body.status,
+        idempotency_key=body.idempotency_key,
+        timestamp=min(changes.moment("timestamp", change.timestamp), clock.utc_now()),
+        failure_classification=body.failure_classification if failed else None,
+        error_message=body.error_message if failed else None,
+        sequence=body.sequence,
+        attempt=change.attempt,
+        started_at=None if change.started_at is None else changes.moment("started_at", change.started_at),
+        duration_ms=change.duration_ms,
+        error_type=change.error_type if failed else None,
+        error_traceback=change.error_traceback if failed else None,
+        classified_by=change.classified_by,
+        # Who did it is the one who holds the run, or the key: nobody writes another's name there.
+        worker=held.owner if held is not None else current_actor().name,
+        input_text=change.input_text,
+        output_text=change.output_text,
+    )
+    return Recording(
+        **changes.common(change), record=record, held=held, follows_failure=change.follows_failure
+    )
+
+
 def _record(run: RunSummary, body: AppendStep) -> StepRecord:
     """Return the record of what was sent; hash, worker, time and count of attempts are the server's own."""
+    if body.input_json is None:
+        raise InvalidValueError("input_json", "must be a JSON object")
     input_hash = hash_input(body.input_json)
     key = generate_idempotency_key(run.run_id, body.step_name, body.step_index, input_hash)
     if key != body.idempotency_key:

@@ -18,14 +18,12 @@ from resume_engine.core.decisions import (
     parse_decision_kind,
 )
 from resume_engine.core.errors import InvalidValueError, RunNotFoundError
-from resume_engine.core.execution import assert_open
-from resume_engine.core.executor import RUN_BLOCK_STEP, Continuation, Executor
+from resume_engine.core.executor import Continuation, Executor, assert_may_complete
 from resume_engine.core.failure_classifier import FailureRule
 from resume_engine.core.gate_closing import closed_in_time
 from resume_engine.core.gate_progress import blockers_now
 from resume_engine.core.idempotency import generate_run_id
-from resume_engine.core.interruption import interrupted_step
-from resume_engine.core.lease import assert_idle, check_lease_seconds, lease_seconds_from_environment
+from resume_engine.core.lease import check_lease_seconds, lease_seconds_from_environment
 from resume_engine.core.permissions import Role
 from resume_engine.core.policy import Policy
 from resume_engine.core.policy_file import policy_from_environment
@@ -125,20 +123,7 @@ class ResumeEngine:
         run = self._executor.require(run_id)
         if run.status is not RunStatus.COMPLETED:
             run = closed_in_time(self._store, run, self._executor.actor())
-            assert_open(run, RUN_BLOCK_STEP)
-            assert_idle(run)
-            in_doubt = interrupted_step(run)
-            if in_doubt is not None:
-                raise InvalidValueError(
-                    "run_id",
-                    f"the executor of run {run_id} vanished in step {in_doubt.step_index}; "
-                    "resume it before completing it",
-                )
-            if run.failure is not None and run.failure.step_name != RUN_BLOCK_STEP:
-                raise InvalidValueError(
-                    "run_id",
-                    f"run {run_id} failed at step {run.failure.step_index}; resume it before completing it",
-                )
+            assert_may_complete(run)
             self._executor.complete(run)
         return self._full(run_id)
 

@@ -31,6 +31,10 @@ ResumeEngineError
 ├── PayloadError                     a stored payload cannot be read
 │   ├── PayloadLockedError           it is encrypted, and the key is not here
 │   └── PayloadUnreadableError       it is damaged, or of a newer release
+├── RemoteError                      the control plane did not do what it was asked
+│   ├── RemoteAccessError            the key is wrong, or its role does not allow it
+│   ├── RemoteUnreachableError       it did not answer for so long
+│   └── RemoteUnsupportedError       it is too old for this call
 └── SchemaError                      the database schema does not fit this release
     ├── SchemaOutdatedError
     └── SchemaTooNewError
@@ -340,6 +344,22 @@ class PayloadUnreadableError(PayloadError):
             f"A stored payload cannot be read: {reason}. "
             "Install the release that wrote it, or restore a backup."
         )
+
+
+class RemoteError(ResumeEngineError):
+    """Base of what goes wrong between a remote store and its control plane."""
+
+
+class RemoteAccessError(RemoteError):
+    """Report a key that the control plane does not take, or whose role is too low."""
+
+
+class RemoteUnreachableError(RemoteError, ConnectionError):
+    """Report a control plane that did not answer. (A ConnectionError too: waiting may help.)"""
+
+
+class RemoteUnsupportedError(RemoteError):
+    """Report a call that this control plane does not know."""
 
 
 class SchemaError(ResumeEngineError):

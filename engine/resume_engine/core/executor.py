@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from resume_engine.core import clock, roll_back, workflow
@@ -11,6 +12,7 @@ from resume_engine.core.actor import ENGINE_ACTOR, Actor, Channel
 from resume_engine.core.async_bridge import refuse_coroutines
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.errors import (
+    InvalidValueError,
     LeaseLostError,
     ReplayDivergenceError,
     RunBusyError,
@@ -21,7 +23,7 @@ from resume_engine.core.execution import RunExecution, assert_open, intent_of
 from resume_engine.core.failure_classifier import FailureRule
 from resume_engine.core.gate_closing import closed_in_time
 from resume_engine.core.interruption import assert_may_continue, interrupted_step, step_in_doubt
-from resume_engine.core.lease import Lease, without_dead_owner
+from resume_engine.core.lease import Lease, assert_idle, without_dead_owner
 from resume_engine.core.permissions import Role
 from resume_engine.core.policy import NO_POLICY, Policy
 from resume_engine.core.roll_back_plan import assert_none_under_way, under_way
@@ -113,14 +115,7 @@ class Executor:
     def complete(self, run: RunSummary) -> None:
         """Mark a run as completed, with its event."""
         at = clock.utc_now()
-        after = cleared(run).evolve(
-            status=RunStatus.COMPLETED,
-            updated_at=at,
-            finished_at=at,
-            lease_owner=None,
-            lease_expires_at=None,
-            in_flight=(),
-        )
+        after = completed(run, at)
         event = AuditEvent.by(self.actor(), EventType.RUN_COMPLETED, at, run_id=run.run_id)
         self.store.commit(RunChange(before=run, after=after, events=(event,)))
 
@@ -234,6 +229,37 @@ class Executor:
             raise LeaseLostError(
                 run.run_id, self.owner, current.lease_owner if current is not None else None
             ) from stale
+
+
+def completed(run: RunSummary, at: datetime) -> RunSummary:
+    """Return the run as completed at the moment `at`."""
+    return cleared(run).evolve(
+        status=RunStatus.COMPLETED,
+        updated_at=at,
+        finished_at=at,
+        lease_owner=None,
+        lease_expires_at=None,
+        lease_live=False,
+        in_flight=(),
+    )
+
+
+def assert_may_complete(run: RunSummary) -> None:
+    """Raise unless a run that is driven step by step may be completed: nobody at work, nothing open."""
+    assert_open(run, RUN_BLOCK_STEP)
+    assert_idle(run)
+    in_doubt = interrupted_step(run)
+    if in_doubt is not None:
+        raise InvalidValueError(
+            "run_id",
+            f"the executor of run {run.run_id} vanished in step {in_doubt.step_index}; "
+            "resume it before completing it",
+        )
+    if run.failure is not None and run.failure.step_name != RUN_BLOCK_STEP:
+        raise InvalidValueError(
+            "run_id",
+            f"run {run.run_id} failed at step {run.failure.step_index}; resume it before completing it",
+        )
 
 
 def assert_may_continue_step(

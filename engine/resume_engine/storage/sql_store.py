@@ -72,6 +72,7 @@ from resume_engine.storage.step_append import is_plain
 
 _STEPS_PER_FETCH = 500
 _OUTPUTS_PER_FETCH = 2_000
+_LAST = 2**31 - 1  # behind every copy that stands at one sequence
 _UNREACHABLE_SECONDS = 30.0
 _RUN_ID_KEYS = ("pk_runs", "runs_pkey")  # as SQLite's table of names has it, and as PostgreSQL named it
 
@@ -370,9 +371,11 @@ class SqlCheckpointStore(CheckpointStore):
             text = conn.execute(select(runs.c.initial_input_json).where(runs.c.run_id == run_id)).scalar()
         return self.codec.decode(text) if text is not None else None
 
-    def iter_steps(self, run_id: str, *, completed_only: bool = False) -> Iterator[StepRecord]:
-        """Yield records by sequence, a few hundred in memory at a time."""
-        query = _steps_of(run_id)
+    def iter_steps(
+        self, run_id: str, *, completed_only: bool = False, after: int = -1
+    ) -> Iterator[StepRecord]:
+        """Yield records by sequence, a few hundred in memory at a time; `after` which sequence to begin."""
+        query = _steps_of(run_id).where(_after_position((after, _LAST)))
         if completed_only:
             query = query.where(step_records.c.status.in_(COMPLETED_STATUSES))
         inputs = RunInputs(self.codec)

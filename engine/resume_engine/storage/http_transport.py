@@ -1,0 +1,175 @@
+"""Calls of the control plane over HTTP: keep-alive, repeated until answered, refused in clear words.
+
+The one module that knows an HTTP client, httpx or its successor httpx2.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from resume_engine.core.errors import (
+    InvalidValueError,
+    RemoteAccessError,
+    RemoteError,
+    RemoteUnreachableError,
+)
+from resume_engine.storage.remote_errors import raised_again
+
+PROTOCOL_HEADER = "OrchestrateOS-Protocol"
+RETRY_SECONDS = 30.0
+_FIRST_WAIT, _LONGEST_WAIT = 0.05, 2.0
+_BUSY = frozenset({429, 502, 503, 504})  # answered by somebody who did nothing
+_NAMES = ("httpx", "httpx2")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the control plane said; `repeated`: it may have been asked the same before."""
+
+    status: int
+    body: Any
+    repeated: bool
+
+
+class HttpTransport:
+    """Send requests to one control plane; every call may be repeated, which its writes are made for.
+
+    `retry_seconds` is how long a call is repeated while nobody answers. `transport` takes the place of the
+    network, for example `httpx.WSGITransport(app)` in tests.
+    """
+
+    def __init__(
+        self,
+        api_url: str,
+        *,
+        api_key: str | None,
+        timeout: float,
+        retry_seconds: float = RETRY_SECONDS,
+        transport: Any = None,
+    ) -> None:
+        self.api_url = api_url.rstrip("/")
+        self._http = _http_client(transport)
+        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        if api_key:
+            headers["Authorization"] = f"Bearer {api_key}"
+        self._client = self._http.Client(timeout=timeout, headers=headers, transport=transport)
+        self._retry_seconds = retry_seconds
+        self._lock = threading.Lock()
+        self.requests = 0
+        self.protocol: int | None = None  # of the server; None until it has answered, 0 for one of 0.2.0
+
+    def close(self) -> None:
+        """Release the connections."""
+        self._client.close()
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        query: dict[str, Any] | None = None,
+        retry_seconds: float | None = None,
+    ) -> Answer:
+        """Return the answer to a request; None as body for a 404.
+
+        Raises what the server refused as the engine's own error, `RemoteAccessError`, or
+        `RemoteUnreachableError` when nobody answered for so long.
+        """
+        patience = self._retry_seconds if retry_seconds is None else retry_seconds
+        repeated, trouble = False, "no answer"
+        for wait in _waits(patience):
+            time.sleep(wait)
+            sent = dict(body, repeated=True) if repeated and body and "repeated" in body else body
+            try:
+                response = self._send(method, path, sent, query)
+            except self._http.TransportError as problem:
+                trouble, repeated = f"{type(problem).__name__}: {problem}", True
+                continue
+            if response.status_code in _BUSY:
+                trouble, repeated = f"{response.status_code} {_detail(response)}", True
+                time.sleep(_asked_wait(response, patience))
+                continue
+            return self._understood(response, repeated)
+        raise RemoteUnreachableError(
+            f"The control plane at {self.api_url} is unreachable for {patience:g} s ({trouble}). "
+            "Nothing is known to be written; resume the run when it is back."
+        )
+
+    def _send(self, method: str, path: str, body: Any, query: dict[str, Any] | None) -> Any:
+        with self._lock:
+            self.requests += 1
+        content = None if body is None else json.dumps(body, ensure_ascii=True, allow_nan=False).encode()
+        return self._client.request(method, self.api_url + path, content=content, params=query)
+
+    def _understood(self, response: Any, repeated: bool) -> Answer:
+        self.protocol = int(response.headers.get(PROTOCOL_HEADER, "0"))
+        status = response.status_code
+        if status == 404:
+            return Answer(404, None, repeated)
+        if status < 400:
+            return Answer(status, _json(response), repeated)
+        detail = _detail(response)
+        if status == 401:
+            raise RemoteAccessError(f"401 the key is wrong: {detail} ({self.api_url})")
+        problem = _json(response)
+        error = raised_again(problem if isinstance(problem, dict) else {}, detail)
+        if error is not None:
+            raise error
+        if status == 403:
+            needed = "operator" if "/decisions" in str(response.request.url) else "runner"
+            raise RemoteAccessError(f"403 needs {needed}: {detail}")
+        if status == 400:
+            raise InvalidValueError("request", detail)
+        raise RemoteError(f"The control plane at {self.api_url} answered {status}: {detail}")
+
+
+def _http_client(transport: Any) -> Any:
+    """Return the HTTP client library that is installed, the one of `transport` if given."""
+    own = type(transport).__module__.partition(".")[0]
+    for name in (own, *_NAMES) if own in _NAMES else _NAMES:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    raise ImportError("RemoteCheckpointStore needs an HTTP client: pip install 'resume_engine[remote]'")
+
+
+def _waits(patience: float) -> Iterator[float]:
+    """Yield how long to wait before each attempt, none before the first, until patience is over."""
+    give_up = time.monotonic() + patience
+    wait = _FIRST_WAIT
+    yield 0.0
+    while time.monotonic() < give_up:
+        yield min(random.uniform(wait / 2, wait), max(0.0, give_up - time.monotonic()))
+        wait = min(wait * 2, _LONGEST_WAIT)
+
+
+def _asked_wait(response: Any, patience: float) -> float:
+    try:
+        asked = float(response.headers.get("Retry-After", "0"))
+    except ValueError:
+        return 0.0
+    return min(max(asked, 0.0), patience, 10.0)
+
+
+def _json(response: Any) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def _detail(response: Any) -> str:
+    problem = _json(response)
+    detail = problem.get("detail") if isinstance(problem, dict) else None
+    if isinstance(detail, dict):
+        detail = detail.get("message")
+    return str(detail or response.text)[:2_000]

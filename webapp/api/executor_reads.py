@@ -1,0 +1,188 @@
+"""What an executor reads of a run before it goes on, with payloads as the text that is stored of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from flask_openapi3.blueprint import APIBlueprint
+from pydantic import Field
+
+from resume_engine.core import clock
+from resume_engine.core.audit import AuditEvent, EventType
+from resume_engine.core.decision import Decision
+from resume_engine.core.decisions import DecisionRequest, decide
+from resume_engine.core.errors import InvalidValueError
+from resume_engine.core.messages import decision_message, event_message, step_message, summary_message
+from resume_engine.core.payload import encode
+from resume_engine.core.permissions import Permission
+from resume_engine.core.step_record import StepRecord
+from webapp.api import changes, one_run
+from webapp.api.resource import resource
+from webapp.api.runner_shapes import Count, Decide, RefusedDecision
+from webapp.api.shapes import FailureKey, Problem, RunPath, Strict, Text255
+from webapp.errors import AccessDeniedError, problem
+from webapp.extensions import current_policy, current_store
+from webapp.keys.caller import current_caller
+from webapp.permissions import current_actor, requires
+
+STEPS_PER_PAGE = 500
+
+
+class StepsQuery(Strict):
+    """Which records."""
+
+    after: Annotated[int, Field(ge=-1, lt=2**31, strict=False)] = -1
+    completed_only: Annotated[bool, Field(strict=False)] = False
+
+
+class StepPath(RunPath):
+    """One record of a run."""
+
+    sequence: Annotated[Count, Field(strict=False)]
+
+
+class DecisionsQuery(Strict):
+    """Which decisions."""
+
+    failure_key: FailureKey | None = None
+
+
+class ResumableQuery(Strict):
+    """Which runs a worker asks for."""
+
+    workflow: list[Text255] = []
+    failed_before: str
+    max_attempts: Annotated[Count, Field(strict=False)]
+    limit: Annotated[int, Field(ge=1, le=10_000, strict=False)]
+
+
+def blueprint() -> APIBlueprint:
+    """Return the resource."""
+    api = resource("executors", __name__)
+    api.get("/runs/<path:run_id>/steps")(list_steps)
+    api.get("/runs/<path:run_id>/steps/<int:sequence>")(show_step)
+    api.get("/runs/<path:run_id>/open_failures")(list_open_failures)
+    api.get("/runs/<path:run_id>/workflow")(show_workflow)
+    api.get("/runs/<path:run_id>/decisions")(list_decisions)
+    api.post("/runs/<path:run_id>/decisions", responses={"409": Problem})(record_decision)
+    api.post("/runs/<path:run_id>/refused_decisions")(report_refusal)
+    api.get("/runs/<path:run_id>/stored_events")(list_events)
+    api.get("/resumable")(list_resumable)
+    return api
+
+
+@requires(Permission.PAYLOADS_READ)
+def list_steps(path: RunPath, query: StepsQuery) -> dict[str, Any]:
+    """Return records by sequence; `next_after` is where the next page begins, null at the end."""
+    run = one_run.load(path.run_id)
+    page: list[StepRecord] = []
+    found = current_store().iter_steps(run.run_id, completed_only=query.completed_only, after=query.after)
+    for record in found:
+        if len(page) >= STEPS_PER_PAGE and record.sequence != page[-1].sequence:
+            return {"steps": [step_message(one) for one in page], "next_after": page[-1].sequence}
+        page.append(record)
+    return {"steps": [step_message(record) for record in page], "next_after": None}
+
+
+@requires(Permission.PAYLOADS_READ)
+def show_step(path: StepPath) -> Any:
+    """Return one record, else 404."""
+    record = current_store().load_step(one_run.load(path.run_id).run_id, path.sequence)
+    if record is None:
+        return problem(404, "The run has no record with this sequence.", "step_not_found")
+    return step_message(record)
+
+
+@requires(Permission.PAYLOADS_READ)
+def list_open_failures(path: RunPath) -> dict[str, Any]:
+    """Return the failed attempts that are the latest of their step, without inputs."""
+    failures = current_store().list_open_failures(one_run.load(path.run_id).run_id)
+    return {"steps": [step_message(record) for record in failures]}
+
+
+@requires(Permission.PAYLOADS_READ)
+def show_workflow(path: RunPath) -> dict[str, Any]:
+    """Return the step names and the initial input a run was started with."""
+    store, run = current_store(), one_run.load(path.run_id)
+    given = store.load_initial_input(run.run_id)
+    return {
+        "steps": list(store.load_workflow(run.run_id)),
+        "initial_input_text": None if given is None else encode(given),
+    }
+
+
+@requires(Permission.PAYLOADS_READ)
+def list_decisions(path: RunPath, query: DecisionsQuery) -> dict[str, Any]:
+    """Return the decisions of a run, oldest first."""
+    found = current_store().list_decisions(one_run.load(path.run_id).run_id, failure_key=query.failure_key)
+    return {"decisions": [decision_message(decision) for decision in found]}
+
+
+@requires(Permission.GATES_DECIDE)
+def record_decision(path: RunPath, body: Decide) -> dict[str, Any]:
+    """Record a decision about a failure event; the policy of the server decides whether it is enough."""
+    run, store = one_run.load(path.run_id), current_store()
+    text = body.result_text
+    request = DecisionRequest(
+        run_id=run.run_id,
+        kind=body.kind,
+        actor=current_actor(),
+        failure_key=body.failure_key,
+        note=body.note,
+        result=None if text is None else changes.payload("result_text", text),
+        step_sequence=body.step_sequence,
+        display_name=body.display_name,
+    )
+    earlier = store.list_decisions(run.run_id) if body.repeated else ()
+    made = next((one for one in reversed(earlier) if _is_made_by(one, request)), None)
+    if made is None:
+        run, made = decide(store, request, current_policy())
+    return changes.answer(run) | {"decision": decision_message(made)}
+
+
+@requires(Permission.RUNS_WRITE)
+def report_refusal(path: RunPath, body: RefusedDecision) -> tuple[dict[str, Any], int]:
+    """Note that a decision was asked for elsewhere and refused there; that changes nothing else."""
+    run = one_run.load(path.run_id)
+    current_store().append_event(
+        AuditEvent.by(
+            current_actor(),
+            EventType.GATE_REFUSED,
+            clock.utc_now(),
+            run_id=run.run_id,
+            failure_key=body.failure_key,
+            payload=dict(body.payload),
+        )
+    )
+    return one_run.status_answer(run), 201
+
+
+def _is_made_by(made: Decision, request: DecisionRequest) -> bool:
+    asked = (request.kind, request.actor.name, request.note or None, request.failure_key)
+    return (made.kind, made.actor, made.note, made.failure_key) == asked
+
+
+@requires(Permission.AUDIT_READ)
+def list_events(path: RunPath) -> dict[str, Any]:
+    """Return the stored audit events of a run, without those derived from step records."""
+    run = one_run.load(path.run_id)
+    if not one_run.sees_secrets():
+        raise AccessDeniedError("Read /audit_events: this call gives values as they are recorded.")
+    return {"events": [event_message(event) for event in current_store().list_events(run.run_id)]}
+
+
+@requires(Permission.PAYLOADS_READ)
+def list_resumable(query: ResumableQuery) -> dict[str, Any]:
+    """Return runs that need nobody: cleared ones, interrupted ones, and transient failures."""
+    caller = current_caller()
+    if caller.demo_only or caller.environments is not None:
+        raise AccessDeniedError("A worker needs a key for every environment.")
+    if not query.workflow:
+        raise InvalidValueError("workflow", "name at least one workflow")
+    found = current_store().find_resumable(
+        query.workflow,
+        failed_before=changes.moment("failed_before", query.failed_before),
+        max_attempts=query.max_attempts,
+        limit=query.limit,
+    )
+    return {"runs": [summary_message(run) for run in found]}
