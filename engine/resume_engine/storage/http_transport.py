@@ -56,7 +56,7 @@ class HttpTransport:
     ) -> None:
         self.api_url = api_url.rstrip("/")
         self._http = _http_client(transport)
-        headers = {"Accept": "application/json", "Content-Type": "application/json"}
+        headers = {"Accept": "application/json", "Content-Type": "application/json", PROTOCOL_HEADER: "1"}
         if api_key:
             headers["Authorization"] = f"Bearer {api_key}"
         self._client = self._http.Client(timeout=timeout, headers=headers, transport=transport)
