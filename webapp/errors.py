@@ -248,7 +248,7 @@ def problem(status: int, detail: object, code: str, **more: object) -> Response:
 
 
 def _facts_of(error: Exception) -> dict[str, object]:
-    """Return what an error of the engine is about, for our client, which raises it again as the same error."""
+    """Return what an error of the engine is about, for our client, which raises the same error again."""
     if "OrchestrateOS-Protocol" not in request.headers:
         return {}  # everybody else is given the one shape of errors
     if not isinstance(error, engine.ResumeEngineError) or status_of(error) >= 500:
