@@ -19,6 +19,7 @@ from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.storage.verification import verify
 from tests.factories import RunFactory
 from tests.guards import unguarded
+from tests.provision.postgres import Databases
 from tests.stores.changes import event
 
 KEY = SecretKey("a secret of the tests, long enough")
@@ -136,6 +137,33 @@ def test_a_role_that_may_only_read_and_add_cannot_take_the_guards_away(
         with postgres_store.writing() as conn:
             conn.execute(text("DROP OWNED BY audit_test_app"))
             conn.execute(text("DROP ROLE audit_test_app"))
+
+
+def test_the_rights_that_the_documentation_grants_are_enough(postgres_databases: Databases) -> None:
+    """A role that owns nothing starts, fails, clears, resumes and completes runs, seals and verifies."""
+    page = (Path(__file__).resolve().parents[2] / "docs" / "deploy.md").read_text(encoding="utf-8")
+    grants = page.partition("```sql\n")[2].partition("```")[0]
+    address = postgres_databases.create_migrated()
+    with open_store(address) as owner, owner.writing() as conn:
+        conn.execute(text("CREATE ROLE audit_test_owned"))
+        for statement in grants.replace(" app;", " audit_test_owned;").split(";\n"):
+            if statement.strip():
+                conn.execute(text(statement))
+    joined = "&" if "?" in address else "?"
+    try:
+        with open_store(f"{address}{joined}options=-crole%3Daudit_test_owned") as store:
+            RunFactory(store).every_state()
+            store.append_event(event())
+            assert seal(store, KEY) is not None
+            assert ChainVerifier(store, key=KEY).verify_all().verdict is Verdict.INTACT
+            for statement in ("UPDATE audit_events SET actor = 'x'", "UPDATE decisions SET actor = 'x'"):
+                with pytest.raises(DBAPIError, match="denied"), store.writing() as conn:
+                    conn.execute(text(statement))
+    finally:
+        with open_store(address) as owner, owner.writing() as conn:
+            conn.execute(text("DROP OWNED BY audit_test_owned"))
+            conn.execute(text("DROP ROLE audit_test_owned"))
+        postgres_databases.drop(address)
 
 
 def test_without_the_guards_everything_goes_and_is_found(filled: SqlCheckpointStore) -> None:
