@@ -9,7 +9,7 @@ LOCKS := requirements/dev.txt requirements/build.txt
 # file prepares is prepared once.
 WORKERS ?= 2
 PYTEST_ARGS ?=
-TORTURE_TESTS := tests/crash tests/stores/test_state_machine.py
+TORTURE_TESTS := tests/crash tests/stores/test_state_machine.py tests/webapp/api/test_fuzz.py
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 
 .PHONY: help install demo test torture check format screenshot bench browser wheel lock clean

@@ -1,4 +1,4 @@
-"""Every route and every role, against the table in `tests/data/route_roles.txt`; keys and sessions swapped too."""
+"""Every route and role against the table in `tests/data/route_roles.txt`; keys and sessions swapped too."""
 
 from __future__ import annotations
 
