@@ -480,6 +480,25 @@ def test_of_several_failures_none_keeps_a_decision_that_is_over(
 # Many at once
 
 
+def test_of_many_who_resume_too_late_one_closes_the_gate_and_all_are_told(
+    store: SqlCheckpointStore, time: Clock
+) -> None:
+    blocked(store)
+    decide(store, wanted(), HOUR)
+    time.move(minutes=61)
+    together = threading.Barrier(8)
+
+    def resume(_: int) -> str:
+        together.wait()
+        with pytest.raises(ResumeBlockedError) as caught:
+            ResumeEngine(store).resume("run-1", [("step_0", done)])
+        return str(caught.value)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(resume, range(8)))) == 1
+    assert kinds_of_events(store).count("gate.expired") == 1
+
+
 @pytest.mark.parametrize(("people", "approvers"), [(200, 1), (40, 3)])
 def test_of_many_at_once_only_as_many_count_as_are_needed(
     store: SqlCheckpointStore, people: int, approvers: int

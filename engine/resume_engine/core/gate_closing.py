@@ -9,6 +9,7 @@ from resume_engine.core import clock
 from resume_engine.core.actor import Actor
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.decision_end import as_of, first_end, is_over, openings, standing
+from resume_engine.core.errors import StaleRunError
 from resume_engine.core.open_failures import after_clearing
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
@@ -23,7 +24,15 @@ def closed_in_time(store: CheckpointStore, run: RunSummary, actor: Actor) -> Run
     if not is_over(run, at):  # one comparison for every run whose decisions have no end
         return run
     after, event = closed_again(store, run, actor, at)
-    return run if event is None else store.commit(RunChange(before=run, after=after, events=(event,)))
+    if event is None:
+        return run
+    try:
+        return store.commit(RunChange(before=run, after=after, events=(event,)))
+    except StaleRunError:
+        current = store.load_summary(run.run_id)  # somebody else closed it first, or decided anew
+        if current is None:
+            raise
+        return closed_in_time(store, current, actor)
 
 
 def closed_again(
