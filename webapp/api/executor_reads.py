@@ -9,7 +9,6 @@ from pydantic import Field
 
 from resume_engine.core import clock
 from resume_engine.core.audit import AuditEvent, EventType
-from resume_engine.core.decision import Decision
 from resume_engine.core.decisions import DecisionRequest, decide
 from resume_engine.core.errors import InvalidValueError
 from resume_engine.core.messages import decision_message, event_message, step_message, summary_message
@@ -133,10 +132,7 @@ def record_decision(path: RunPath, body: Decide) -> dict[str, Any]:
         step_sequence=body.step_sequence,
         display_name=body.display_name,
     )
-    earlier = store.list_decisions(run.run_id) if body.repeated else ()
-    made = next((one for one in reversed(earlier) if _is_made_by(one, request)), None)
-    if made is None:
-        run, made = decide(store, request, current_policy())
+    run, made = decide(store, request, current_policy())
     return changes.answer(run) | {"decision": decision_message(made)}
 
 
@@ -155,11 +151,6 @@ def report_refusal(path: RunPath, body: RefusedDecision) -> tuple[dict[str, Any]
         )
     )
     return one_run.status_answer(run), 201
-
-
-def _is_made_by(made: Decision, request: DecisionRequest) -> bool:
-    asked = (request.kind, request.actor.name, request.note or None, request.failure_key)
-    return (made.kind, made.actor, made.note, made.failure_key) == asked
 
 
 @requires(Permission.AUDIT_READ)

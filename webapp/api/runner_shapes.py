@@ -140,7 +140,7 @@ class RefusedDecision(Strict):
 
 
 class Decide(Strict):
-    """The body of `POST /runs/{id}/decisions`; `repeated` says that it may have been made before."""
+    """The body of `POST /runs/{id}/decisions`; an Idempotency-Key makes it safe to send again."""
 
     kind: one_of(DecisionKind)  # type: ignore[valid-type]
     failure_key: FailureKey | None = None
@@ -148,4 +148,3 @@ class Decide(Strict):
     result_text: Annotated[str, Field(max_length=RESULT_MAX_CHARACTERS)] | None = None
     step_sequence: Count | None = None
     display_name: Text255 | None = None
-    repeated: bool = False

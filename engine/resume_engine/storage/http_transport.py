@@ -77,8 +77,11 @@ class HttpTransport:
         *,
         query: dict[str, Any] | None = None,
         retry_seconds: float | None = None,
+        idempotency_key: str | None = None,
     ) -> Answer:
         """Return the answer to a request; None as body for a 404.
+
+        `idempotency_key` names what has no name of its own in the record.
 
         Raises what the server refused as the engine's own error, `RemoteAccessError`, or
         `RemoteUnreachableError` when nobody answered for so long.
@@ -87,13 +90,12 @@ class HttpTransport:
         repeated, trouble = False, "no answer"
         for wait in _waits(patience):
             time.sleep(wait)
-            sent = dict(body, repeated=True) if repeated and body and "repeated" in body else body
             try:
-                response = self._send(method, path, sent, query)
+                response = self._send(method, path, body, query, idempotency_key)
             except self._http.TransportError as problem:
                 trouble, repeated = f"{type(problem).__name__}: {problem}", True
                 continue
-            if response.status_code in _BUSY:
+            if response.status_code in _BUSY or _is_still_running(response):
                 trouble, repeated = f"{response.status_code} {_detail(response)}", True
                 time.sleep(_asked_wait(response, patience))
                 continue
@@ -103,11 +105,14 @@ class HttpTransport:
             "Nothing is known to be written; resume the run when it is back."
         )
 
-    def _send(self, method: str, path: str, body: Any, query: dict[str, Any] | None) -> Any:
+    def _send(self, method: str, path: str, body: Any, query: dict[str, Any] | None, key: str | None) -> Any:
         with self._lock:
             self.requests += 1
         content = None if body is None else json.dumps(body, ensure_ascii=True, allow_nan=False).encode()
-        return self._client.request(method, self.api_url + path, content=content, params=query)
+        headers = {"Idempotency-Key": key} if key else None
+        return self._client.request(
+            method, self.api_url + path, content=content, params=query, headers=headers
+        )
 
     def _understood(self, response: Any, repeated: bool) -> Answer:
         self.protocol = int(response.headers.get(PROTOCOL_HEADER, "0"))
@@ -150,6 +155,12 @@ def _waits(patience: float) -> Iterator[float]:
     while time.monotonic() < give_up:
         yield min(random.uniform(wait / 2, wait), max(0.0, give_up - time.monotonic()))
         wait = min(wait * 2, _LONGEST_WAIT)
+
+
+def _is_still_running(response: Any) -> bool:
+    """Return whether the first attempt of this very call is being worked on."""
+    problem = _json(response) if response.status_code == 409 else None
+    return isinstance(problem, dict) and problem.get("code") == "still_running"
 
 
 def _asked_wait(response: Any, patience: float) -> float:

@@ -186,7 +186,7 @@ class RemoteCheckpointStore(CheckpointStore):
         wanted = change_request(change)
         path = f"{_run_path(change.before.run_id)}/{wanted.call}"
         try:
-            answer = self._http.call("POST", path, wanted.body)
+            answer = self._http.call("POST", path, wanted.body, idempotency_key=wanted.idempotency_key)
         except RunBusyError:
             if not self._end_lease_of_the_dead(change.before):
                 raise

@@ -21,13 +21,14 @@ class ChangeRequest:
 
     call: str
     body: dict[str, Any]
+    idempotency_key: str | None = None  # for what carries no change id
 
 
 def change_request(change: RunChange) -> ChangeRequest:
     """Return the one request that asks for `change`."""
     after = change.after
     if change.decisions:
-        return ChangeRequest("decisions", _decision(change))
+        return ChangeRequest("decisions", _decision(change), change.change_id or secrets.token_hex(8))
     if change.record is not None and after.status is not RunStatus.CANCELLED:
         return ChangeRequest("steps", _step(change, change.record))
     if after.status is RunStatus.COMPLETED:
@@ -119,5 +120,4 @@ def _decision(change: RunChange) -> dict[str, Any]:
         "step_sequence": decision.step_sequence,
         # The control plane records the key; who it stands for is shown beside it.
         "display_name": decision.display_name or decision.actor,
-        "repeated": False,
     }
