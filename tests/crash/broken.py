@@ -12,7 +12,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
+from sqlalchemy.exc import IntegrityError
+
 from resume_engine.core import execution, interruption, lease, roll_back, workflow
+from resume_engine.core.audit_chain import links_of
+from resume_engine.core.errors import StaleRunError
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage import rows, sqlite_backend
@@ -46,17 +50,32 @@ def _no_version_check() -> None:
     write: _Write = SqlCheckpointStore._write
 
     def unchecked(store: SqlCheckpointStore, change: RunChange, after: RunSummary) -> None:
-        now = store.load_summary(after.run_id)
-        assert now is not None
-        sequence = now.next_sequence
-        if change.record is not None:
-            change.record.sequence = sequence
-            change.record.follows_from = None  # what it follows from may stand elsewhere, too
-            after = after.evolve(next_sequence=sequence + 1)
-        before = change.before.evolve(version=now.version, lease_expires_at=now.lease_expires_at)
-        write(store, replace(change, before=before), after.evolve(version=now.version + 1))
+        for _ in range(50):  # somebody writes between the look and the write: look again
+            with suppress(StaleRunError, IntegrityError):
+                write(store, *_rebased(store, change, after))
+                return
+        write(store, change, after)
 
     SqlCheckpointStore._write = unchecked  # type: ignore[method-assign]
+
+
+def _rebased(store: SqlCheckpointStore, change: RunChange, after: RunSummary) -> tuple[RunChange, RunSummary]:
+    now = store.load_summary(after.run_id)
+    assert now is not None
+    sequence = now.next_sequence
+    if change.record is not None:
+        change.record.sequence = sequence
+        change.record.follows_from = None  # what it follows from may stand elsewhere, too
+        after = after.evolve(next_sequence=sequence + 1)
+    before = change.before.evolve(
+        version=now.version,
+        lease_expires_at=now.lease_expires_at,
+        chain_seq=now.chain_seq,
+        chain_head=now.chain_head,
+    )
+    rebased = replace(change, before=before)
+    ends = [{"chain_seq": link.seq, "chain_head": link.hash} for link in links_of(rebased)][-1:]
+    return rebased, after.evolve(version=now.version + 1, **(ends[0] if ends else {}))
 
 
 def _no_lease() -> None:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
@@ -13,10 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from resume_engine.core import failpoints
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import ResumeBlockedError, ResumeEngineError
 from resume_engine.core.failure_classifier import PermanentStepError
 from resume_engine.storage.open_store import open_store
+from resume_engine.storage.sql_store import SqlCheckpointStore
+from tests.crash.broken import VARIABLE
 from tests.crash.effects import Effects
 from tests.crash.workload import Client, retried_after, undoable
 
@@ -42,6 +46,28 @@ def work(job: Job) -> None:
             effects.note("started", run_id)
             client.execute(engine, run_id)
             number += 1
+
+
+def lie_down(job: Job) -> None:
+    """Do the same, but never stop in the middle of a heartbeat.
+
+    A process that is stopped while it writes holds the lock of a SQLite file, and everybody waits for it:
+    that is another matter than what it does when it wakes up.
+    """
+    quiet = threading.Lock()
+    renew, reach = SqlCheckpointStore.renew_lease, failpoints.reach
+
+    def renew_quietly(*args: Any) -> bool:
+        with quiet:
+            return renew(*args)
+
+    def reach_quietly(name: str) -> None:
+        with quiet:
+            reach(name)
+
+    SqlCheckpointStore.renew_lease = renew_quietly  # type: ignore[method-assign]
+    failpoints.reach = reach_quietly
+    work(job)
 
 
 def _finish(engine: ResumeEngine, client: Client, effects: Effects, run_id: str) -> None:
@@ -75,6 +101,7 @@ def race(job: Job) -> None:
     """Resume one run after the other at the same moment as the other processes do."""
     effects = Effects(job["effects"])
     client = Client(effects, pause_seconds=job["pause_seconds"])
+    ending = Exception if os.environ.get(VARIABLE) else ResumeEngineError  # a broken engine ends as it likes
     with open_store(job["url"]) as store:
         engine = ResumeEngine(store, lease_seconds=30)
         for run_id in job["runs"]:
@@ -83,7 +110,7 @@ def race(job: Job) -> None:
                 fcntl.flock(start, fcntl.LOCK_SH)
             try:
                 outcome = client.execute(engine, run_id).status.value
-            except ResumeEngineError as refused:
+            except ending as refused:
                 outcome = type(refused).__name__
             effects.note("outcome", run_id, nonce=outcome)
 
@@ -161,6 +188,7 @@ def hold_write_lock(job: Job) -> None:
 
 JOBS: Mapping[str, Callable[[Job], None]] = {
     "work": work,
+    "lie_down": lie_down,
     "insist": insist,
     "race": race,
     "fail": fail,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections import Counter
 from contextlib import suppress
 
 from resume_engine.core.engine import ResumeEngine
@@ -32,12 +33,17 @@ def prepare(scene: Scene, run_id: str) -> None:
 
 
 def race(
-    scene: Scene, processes: int, rounds: int, pause: float = 0.02, env: dict[str, str] | None = None
+    scene: Scene,
+    processes: int,
+    rounds: int,
+    pause: float = 0.02,
+    env: dict[str, str] | None = None,
+    prefix: str = "run",
 ) -> Verdict:
     """Let so many processes resume so many runs, all of them at one run at a time."""
-    starts = scene.path / "starts"
+    starts = scene.path / f"starts-{prefix}"
     starts.mkdir()
-    names = [f"run-{number}" for number in range(rounds)]
+    names = [f"{prefix}-{number}" for number in range(rounds)]
     held = {}
     for run_id in names:
         prepare(scene, run_id)
@@ -80,5 +86,12 @@ def test_each_step_is_recorded_once(scene: Scene) -> None:
 
 
 def test_without_leases_steps_act_several_times(scene: Scene) -> None:
-    verdict = race(scene, processes=6, rounds=3, pause=0.06, env={VARIABLE: "no_lease+no_version_check"})
-    assert verdict.repeated > 0 and any("after 0 interruptions" in found for found in verdict.damage)
+    for number in range(5):  # on a busy machine they may miss each other
+        env = {VARIABLE: "no_lease+no_version_check"}
+        verdict = race(scene, processes=6, rounds=3, pause=0.06, env=env, prefix=f"run-{number}")
+        if verdict.repeated:
+            break
+    outcomes = Counter(entry.nonce for entry in scene.effects.journal("outcome"))
+    assert verdict.repeated > 0 and any("after 0 interruptions" in found for found in verdict.damage), (
+        outcomes
+    )

@@ -31,7 +31,7 @@ def zombies(scene: Scene, names: list[str], env: dict[str, str] | None = None) -
         ResumeEngine(scene.store).start_run("orders", run_id=run_id)
         place = {"RESUME_ENGINE_FAILPOINT": f"{PLACES[number % len(PLACES)]}:stop"}
         pids[run_id] = scene.start(
-            "work", runs=[run_id], lease_seconds=LEASE_SECONDS, env={**place, **(env or {})}
+            "lie_down", runs=[run_id], lease_seconds=LEASE_SECONDS, env={**place, **(env or {})}
         )
     for pid in pids.values():
         scene.processes.wait_until_stopped(pid)
