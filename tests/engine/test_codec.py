@@ -315,3 +315,13 @@ def test_an_environment_in_tagged_metadata_counts() -> None:
 def test_the_error_says_what_to_use_instead() -> None:
     with pytest.raises(TypeError, match="a set cannot be kept; use JSON values, dates"):
         codec.dumps({"x": {1}})
+
+
+def test_many_texts_are_read_like_one() -> None:
+    values = ({}, {"a": [1, None]}, {"due": date(2026, 11, 25)}, {"$codec": 1, "value": 2})
+    texts = [codec.dumps(value) for value in values]
+    assert codec.loads_many(texts) == [codec.loads(text) for text in texts] == list(values)
+    assert codec.loads_many([]) == []
+    for damaged in (["{}", "{", "}"], ["{},{}"], ["{}", ""]):
+        with pytest.raises(ValueError):
+            codec.loads_many(damaged)

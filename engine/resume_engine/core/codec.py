@@ -14,7 +14,7 @@ import base64
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path, PurePath
@@ -65,6 +65,17 @@ def dumps(data: Any) -> str:
 def loads(text: str) -> Any:
     """Return what `dumps` was given; raise `PayloadUnreadableError` for what this release cannot read."""
     return from_json(json.loads(text))
+
+
+def loads_many(texts: Sequence[str]) -> list[Any]:
+    """Return what `loads` returns for each of the texts, read in one go."""
+    try:
+        decoded = json.loads(f"[{','.join(texts)}]")
+    except ValueError:
+        decoded = []
+    if len(decoded) != len(texts):  # one of them is damaged: let it be named by itself
+        return [loads(text) for text in texts]
+    return [from_json(one) for one in decoded]
 
 
 def from_json(decoded: Any) -> Any:

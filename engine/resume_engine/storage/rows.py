@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from sqlalchemy import case
 
 from resume_engine.core.audit import AuditEvent
 from resume_engine.core.audit_chain import Link
+from resume_engine.core.codec import loads_many
 from resume_engine.core.decision import Decision, DecisionKind
 from resume_engine.core.payload import storable
 from resume_engine.core.resume_gates import GateAction
@@ -203,14 +204,12 @@ OUTPUT_COLUMNS = (
 )
 
 
-def output_from_row(row: AnyRow, codec: PayloadCodec) -> StepOutput:
-    """Return what a row of `OUTPUT_COLUMNS` holds."""
-    return StepOutput(
-        step_index=row.step_index,
-        step_name=row.step_name,
-        output_data={} if row.output_json is None else codec.decode(row.output_json),
-        first_input=None if row.first_input is None else codec.decode(row.first_input),
-    )
+def outputs_from_rows(found: Sequence[AnyRow], codec: PayloadCodec) -> Iterator[StepOutput]:
+    """Yield what rows of `OUTPUT_COLUMNS` hold; a resume reads thousands of them."""
+    texts = ["{}" if row[4] is None else codec.unseal(row[4]) for row in found]
+    outputs = loads_many(texts)
+    for (_, _, index, name, _, first), output in zip(found, outputs, strict=True):
+        yield StepOutput(index, name, output, None if first is None else codec.decode(first))
 
 
 def step_values(run_id: str, record: StepRecord, codec: PayloadCodec) -> dict[str, Any]:

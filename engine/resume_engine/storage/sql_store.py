@@ -388,8 +388,7 @@ class SqlCheckpointStore(CheckpointStore):
             step_records.c.status.in_(COMPLETED_STATUSES), step_records.c.kind == StepKind.STEP.value
         )
         for fetched in self._batches(query, _OUTPUTS_PER_FETCH):
-            for row in fetched:
-                yield rows.output_from_row(row, self.codec)
+            yield from rows.outputs_from_rows(fetched, self.codec)
 
     def _batches(self, query: Select[Any], size: int = _STEPS_PER_FETCH) -> Iterator[Sequence[Any]]:
         position = (-1, -1)
