@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -36,7 +37,7 @@ def test_the_description_is_open_and_complete(app: Flask, client: PageClient) ->
     assert document["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
     described = {(m.upper(), path) for path, item in document["paths"].items() for m in item}
     served = {
-        (method, rule.rule.removeprefix("/api").replace("<path:", "{").replace("<", "{").replace(">", "}"))
+        (method, re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule.removeprefix("/api")))
         for rule in app.url_map.iter_rules()
         if rule.endpoint.startswith("api_") and rule.rule != "/metrics"
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
