@@ -18,7 +18,7 @@ from resume_engine.core.step_record import StepRecord
 from webapp.api import changes, one_run
 from webapp.api.resource import resource
 from webapp.api.runner_shapes import Count, Decide, RefusedDecision
-from webapp.api.shapes import FailureKey, Problem, RunPath, Strict, Text255
+from webapp.api.shapes import FailureKey, Message, Problem, RunPath, Strict, Text255
 from webapp.errors import AccessDeniedError, problem
 from webapp.extensions import current_policy, current_store
 from webapp.keys.caller import current_caller
@@ -58,15 +58,15 @@ class ResumableQuery(Strict):
 def blueprint() -> APIBlueprint:
     """Return the resource."""
     api = resource("executors", __name__)
-    api.get("/runs/<path:run_id>/steps")(list_steps)
-    api.get("/runs/<path:run_id>/steps/<int:sequence>")(show_step)
-    api.get("/runs/<path:run_id>/open_failures")(list_open_failures)
-    api.get("/runs/<path:run_id>/workflow")(show_workflow)
-    api.get("/runs/<path:run_id>/decisions")(list_decisions)
-    api.post("/runs/<path:run_id>/decisions", responses={"409": Problem})(record_decision)
-    api.post("/runs/<path:run_id>/refused_decisions")(report_refusal)
-    api.get("/runs/<path:run_id>/stored_events")(list_events)
-    api.get("/resumable")(list_resumable)
+    api.get("/runs/<path:run_id>/steps", responses={"200": Message})(list_steps)
+    api.get("/runs/<path:run_id>/steps/<int:sequence>", responses={"200": Message})(show_step)
+    api.get("/runs/<path:run_id>/open_failures", responses={"200": Message})(list_open_failures)
+    api.get("/runs/<path:run_id>/workflow", responses={"200": Message})(show_workflow)
+    api.get("/runs/<path:run_id>/decisions", responses={"200": Message})(list_decisions)
+    api.post("/runs/<path:run_id>/decisions", responses={"200": Message, "409": Problem})(record_decision)
+    api.post("/runs/<path:run_id>/refused_decisions", responses={"201": Message})(report_refusal)
+    api.get("/runs/<path:run_id>/stored_events", responses={"200": Message})(list_events)
+    api.get("/resumable", responses={"200": Message})(list_resumable)
     return api
 
 

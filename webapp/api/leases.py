@@ -13,7 +13,7 @@ from resume_engine.core.runner_change import Claim, RunnerChange, claim, close_i
 from webapp.api import changes, one_run
 from webapp.api.resource import resource
 from webapp.api.runner_shapes import Change, ChangeLease, Hold
-from webapp.api.shapes import Problem, RunPath
+from webapp.api.shapes import Message, Problem, RunPath
 from webapp.extensions import current_store
 from webapp.permissions import current_actor, requires
 
@@ -21,8 +21,8 @@ from webapp.permissions import current_actor, requires
 def blueprint() -> APIBlueprint:
     """Return the resource."""
     api = resource("leases", __name__)
-    api.get("/runs/<path:run_id>/lease")(show_lease)
-    api.post("/runs/<path:run_id>/lease", responses={"409": Problem})(change_lease)
+    api.get("/runs/<path:run_id>/lease", responses={"200": Message})(show_lease)
+    api.post("/runs/<path:run_id>/lease", responses={"200": Message, "409": Problem})(change_lease)
     return api
 
 

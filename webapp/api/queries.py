@@ -1,9 +1,9 @@
-"""Query parameters of the API: only those that are documented, each of them once."""
+"""Query parameters of the API: only those that are documented, each of them once unless it is a list."""
 
 from __future__ import annotations
 
 import inspect
-from typing import get_type_hints
+from typing import get_origin, get_type_hints
 
 from flask import Flask, abort, current_app, request
 
@@ -29,12 +29,12 @@ def refuse_others() -> None:
         if name not in known:
             takes = f"There are: {', '.join(sorted(known))}." if known else "This address takes none."
             abort(400, f"There is no parameter {name[:40]!r}. {takes}")
-        if len(values) > 1:
+        if len(values) > 1 and not known[name]:
             abort(400, f"The parameter {name} is given {len(values)} times. Keep one.")
 
 
-def _parameters(app: Flask, endpoint: str) -> frozenset[str]:
+def _parameters(app: Flask, endpoint: str) -> dict[str, bool]:
+    """Return the parameters that a view takes, and for each whether it is a list."""
     model = get_type_hints(inspect.unwrap(app.view_functions[endpoint])).get("query")
-    if model is None:
-        return frozenset()
-    return frozenset(field.alias or name for name, field in model.model_fields.items())
+    fields = model.model_fields if model is not None else {}
+    return {field.alias or name: get_origin(field.annotation) is list for name, field in fields.items()}

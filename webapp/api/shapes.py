@@ -76,6 +76,12 @@ class Problem(BaseModel):
     request_id: str
 
 
+class Message(BaseModel):
+    """What the client of this release and its server tell each other; it may change with the release."""
+
+    model_config = ConfigDict(extra="allow")
+
+
 class RunStarted(BaseModel):
     """The answer to `POST /start_run`."""
 

@@ -166,3 +166,9 @@ def test_a_failure_of_ours_tells_nothing(app: Flask, monkeypatch: pytest.MonkeyP
     answer = auditor.get("/runs/x")
     assert (answer.status_code, answer.json["code"]) == (500, "runtime")
     assert "secret-detail" not in answer.text
+
+
+def test_a_list_is_given_item_by_item(call: Call) -> None:
+    query = "workflow=a&workflow=b&failed_before=2026-01-01T00:00:00%2B00:00&max_attempts=3&limit=5"
+    assert call("runner").get(f"/resumable?{query}").status_code == 200
+    assert call("runner").get(f"/resumable?{query}&limit=6").status_code == 400
