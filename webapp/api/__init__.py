@@ -14,6 +14,7 @@ from webapp.api import (
     audit,
     bodies,
     decisions,
+    demo,
     documents,
     executor_reads,
     leases,
@@ -32,8 +33,9 @@ RESOURCES = (runs, runner, steps, leases, executor_reads, decisions, audit)
 def register(app: OpenAPI) -> None:
     """Add every resource of the API to `app`."""
     bodies.register(app)
-    base = services(app).settings.api_base
-    for resource in RESOURCES:
+    settings = services(app).settings
+    base = settings.api_base
+    for resource in (*RESOURCES, *([demo] if settings.demo_mode else [])):
         blueprint = resource.blueprint()
         blueprint.url_prefix = base
         _keep_operations(app, blueprint)

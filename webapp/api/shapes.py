@@ -200,6 +200,12 @@ class RunPage(BaseModel):
     next_cursor: str | None
 
 
+class DemoRuns(BaseModel):
+    """The runs of the demo."""
+
+    runs: list[RunItem]
+
+
 class AuditLog(BaseModel):
     """The audit trace; `is_masked` says that secrets in it were replaced, so that it proves nothing."""
 

@@ -1,0 +1,30 @@
+"""The three runs of the demo, open to everybody where demo mode is on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask_openapi3.blueprint import APIBlueprint
+
+from resume_engine.core import clock
+from webapp.api.resource import resource
+from webapp.api.run_list import run_item
+from webapp.api.shapes import DemoRuns
+from webapp.demo.run_ids import DEMO_RUN_IDS
+from webapp.extensions import run_queries
+from webapp.permissions import public
+
+
+def blueprint() -> APIBlueprint:
+    """Return the resource."""
+    api = resource("demo", __name__)
+    api.get("/demo/runs", responses={"200": DemoRuns})(list_demo_runs)
+    return api
+
+
+@public
+def list_demo_runs() -> dict[str, Any]:
+    """Return the three runs of the demo: a transient failure in prod, a partial one, a permanent one."""
+    now = clock.utc_now()
+    found = sorted(run_queries().load_runs(DEMO_RUN_IDS), key=lambda run: run.run_id)
+    return {"runs": [run_item(run, now) for run in found]}
