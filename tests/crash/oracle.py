@@ -10,7 +10,9 @@ from sqlalchemy import func, select
 
 from resume_engine.core.run import FINISHED_STATUSES, RunStatus
 from resume_engine.core.step_record import StepRecord
+from resume_engine.storage.chain_verification import ChainVerifier
 from resume_engine.storage.schema import audit_events, runs, step_records
+from resume_engine.storage.signing import NoKey
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.storage.verification import verify
 from tests.crash.effects import Effects
@@ -85,6 +87,7 @@ def judge(
         *_unexplained(effects, doubts),
         *_recorded_wrongly(store, records, unfinished),
         *verify(store),
+        *map(str, ChainVerifier(store, key=NoKey()).verify_all().findings),
     ]
     return Verdict(
         runs=len(records),
