@@ -133,6 +133,8 @@ class HttpTransport:
             raise RemoteAccessError(f"403 needs {needed}: {detail}")
         if status == 400:
             raise InvalidValueError("request", detail)
+        if status == 409 and not self.protocol:
+            return Answer(409, None, repeated)  # release 0.2.0 says no more than that
         raise RemoteError(f"The control plane at {self.api_url} answered {status}: {detail}")
 
 

@@ -42,6 +42,11 @@ class OldServer:
         run = self._run(run_id)
         return None if run is None else summary_of(run)
 
+    def is_untouched(self, run: Run) -> bool:
+        """Return whether the run that stands there is this one, just started by a call whose answer got lost."""
+        found = self._run(run.run_id)
+        return found is not None and (found.workflow_name, found.steps) == (run.workflow_name, [])
+
     def steps(self, run_id: str, completed_only: bool = False) -> Sequence[StepRecord]:
         """Return the records of a run by sequence."""
         run = self._run(run_id)

@@ -18,6 +18,7 @@ from resume_engine.core.errors import (
     InvalidValueError,
     RemoteUnsupportedError,
     RunBusyError,
+    RunExistsError,
     RunNotFoundError,
     StaleRunError,
 )
@@ -88,7 +89,7 @@ class RemoteCheckpointStore(CheckpointStore):
     def create_run(self, run: Run, *, actor: Actor = ENGINE_ACTOR, change_id: str | None = None) -> None:
         """Start the run on the control plane; raise `RunExistsError` if the id is taken."""
         check_run(run)
-        self._http.call(
+        answer = self._http.call(
             "POST",
             "/start_run",
             {
@@ -99,6 +100,8 @@ class RemoteCheckpointStore(CheckpointStore):
                 "change_id": change_id or secrets.token_hex(8),
             },
         )
+        if answer.status == 409 and not (answer.repeated and self._old.is_untouched(run)):
+            raise RunExistsError(run.run_id)
 
     def get_run(self, run_id: str) -> Run | None:
         """Return a run with all its records and the view of its decisions, or None."""
