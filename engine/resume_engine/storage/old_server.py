@@ -43,7 +43,7 @@ class OldServer:
         return None if run is None else summary_of(run)
 
     def is_untouched(self, run: Run) -> bool:
-        """Return whether the run that stands there is this one, just started by a call whose answer got lost."""
+        """Return whether the run there is this one, started by a call whose answer got lost."""
         found = self._run(run.run_id)
         return found is not None and (found.workflow_name, found.steps) == (run.workflow_name, [])
 
