@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Callable
 
-from bench import audit, pages, peers, queries, steps
+from bench import audit, pages, peers, queries, remote, steps
 from bench.databases import Shelf, shelf
 
 SIZES = (2_000, 200_000)
@@ -15,6 +15,7 @@ ENTRIES = 1_000_000
 QUICK_ENTRIES = 50_000
 ROUNDS = 40
 QUICK_ROUNDS = 10
+_TABLES = ["pages", "steps", "peers", "remote", "audit"]
 
 
 def main() -> None:
@@ -22,7 +23,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Print the benchmark tables.")
     parser.add_argument("--quick", action="store_true", help="20,000 runs instead of 200,000, fewer rounds")
     parser.add_argument(
-        "--only", choices=["pages", "steps", "peers", "audit", "queries"], help="print this table alone"
+        "--only",
+        choices=["pages", "steps", "peers", "remote", "audit", "queries"],
+        help="print this table alone",
     )
     parser.add_argument("--match", default="", help="only pages or questions whose name contains this")
     parser.add_argument("--no-postgres", action="store_true", help="measure SQLite alone")
@@ -33,12 +36,13 @@ def main() -> None:
         "pages": lambda found: pages.report(found, sizes, rounds, options.match),
         "steps": lambda found: steps.report(found, rounds // 2),
         "peers": lambda found: peers.report(found, max(3, rounds // 8)),
+        "remote": lambda _: remote.report(max(3, rounds // 8)),
         "audit": lambda _: audit.report(QUICK_ENTRIES if options.quick else ENTRIES),
         "queries": lambda found: queries.report(found, sizes, rounds, options.match),
     }
     started = time.perf_counter()
     with shelf(with_postgres=not options.no_postgres) as databases:
-        for name in [options.only] if options.only else ["pages", "steps", "peers", "audit"]:
+        for name in [options.only] if options.only else _TABLES:
             print(f"{tables[name](databases)}\n", flush=True)
     print(f"{time.perf_counter() - started:.0f} s in all")
 

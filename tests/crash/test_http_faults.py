@@ -54,6 +54,7 @@ def plane(tmp_path: Path) -> Iterator[Plane]:
         proxy = HttpProxy(server.effective_port)
         yield Plane(store, proxy)
         proxy.close()
+        server.task_dispatcher.shutdown(timeout=5)
         server.close()
         running.join(10)
 
