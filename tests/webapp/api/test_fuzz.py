@@ -90,7 +90,7 @@ def test_no_request_leads_to_a_failure_of_ours(target: Target, role: Role | None
             answer = case.call(headers=headers)
             counts[answer.status_code] += 1
             case.validate_response(answer, checks=CHECKS)
-            if role is None:
+            if role is None and case.path != "/demo/runs":  # that one is open to everybody
                 assert answer.status_code in (400, 401, 404, 405), (answer.status_code, answer.text)
 
         send()
