@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Callable
 
-from bench import audit, pages, peers, queries, remote, steps
+from bench import audit, large, pages, peers, queries, remote, steps
 from bench.databases import Shelf, shelf
 
 SIZES = (2_000, 200_000)
@@ -15,7 +15,7 @@ ENTRIES = 1_000_000
 QUICK_ENTRIES = 50_000
 ROUNDS = 40
 QUICK_ROUNDS = 10
-_TABLES = ["pages", "steps", "peers", "remote", "audit"]
+_TABLES = ["pages", "steps", "large", "peers", "remote", "audit"]
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="20,000 runs instead of 200,000, fewer rounds")
     parser.add_argument(
         "--only",
-        choices=["pages", "steps", "peers", "remote", "audit", "queries"],
+        choices=[*_TABLES, "queries"],
         help="print this table alone",
     )
     parser.add_argument("--match", default="", help="only pages or questions whose name contains this")
@@ -35,6 +35,7 @@ def main() -> None:
     tables: dict[str, Callable[[Shelf], str]] = {
         "pages": lambda found: pages.report(found, sizes, rounds, options.match),
         "steps": lambda found: steps.report(found, rounds // 2),
+        "large": lambda found: large.report(found, sizes[-1], max(5, rounds * 2)),
         "peers": lambda found: peers.report(found, max(3, rounds // 8)),
         "remote": lambda _: remote.report(max(3, rounds // 8)),
         "audit": lambda _: audit.report(QUICK_ENTRIES if options.quick else ENTRIES),

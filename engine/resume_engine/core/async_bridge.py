@@ -76,7 +76,10 @@ def refuse_coroutines(steps: Iterable[Step]) -> None:
 
 def needs_loop(step: Step) -> bool:
     """Return whether a step can only be executed by an awaitable call."""
-    return is_coroutine_function(step.fn) or is_coroutine_function(step.reconcile)
+    fn = step.fn
+    if type(fn) is FunctionType and not fn.__dict__ and step.reconcile is None:
+        return fn.__code__.co_flags & inspect.CO_COROUTINE != 0  # what nearly every step is
+    return is_coroutine_function(fn) or is_coroutine_function(step.reconcile)
 
 
 def run_on_own_loop(call: Coroutine[Any, Any, Result]) -> Result:

@@ -115,22 +115,21 @@ def completed_text(
 ) -> str:
     """Return the canonical header of a completed step whose hash covers its input; every step pays for it."""
     quoted = encode_basestring
+    by, worker, started_at = record.classified_by, record.worker, record.started_at
+    output = "null" if output_digest is None else quoted(output_digest)
+    started = "null" if started_at is None else f'"{moment_text(started_at)}"'
     return (
-        f'{{"attempt":{record.attempt},"classified_by":{_text_or_null(record.classified_by)},"duplicate":0,'
+        f'{{"attempt":{record.attempt},"classified_by":{"null" if by is None else quoted(by)},"duplicate":0,'
         f'"duration_ms":{"null" if record.duration_ms is None else record.duration_ms},"entry":"step",'
         '"error_message":null,"error_traceback":null,"error_type":null,"failure_classification":null,'
         f'"idempotency_key":{quoted(record.idempotency_key)},"input":null,'
-        f'"input_hash":{quoted(record.input_hash)},"output":{_text_or_null(output_digest)},'
-        f'"prev":{_text_or_null(prev_hash)},"seq":{seq},"sequence":{record.sequence},'
-        f'"started_at":{_text_or_null(moment_text(record.started_at))},"status":"{record.status.value}",'
+        f'"input_hash":{quoted(record.input_hash)},"output":{output},'
+        f'"prev":{"null" if prev_hash is None else quoted(prev_hash)},"seq":{seq},'
+        f'"sequence":{record.sequence},"started_at":{started},"status":"{record.status}",'
         f'"step_index":{record.step_index},"step_name":{quoted(record.step_name)},"stream":{quoted(stream)},'
-        f'"time":{_text_or_null(moment_text(record.timestamp))},"v":{VERSION},'
-        f'"worker":{_text_or_null(record.worker)}}}'
+        f'"time":"{moment_text(record.timestamp)}","v":{VERSION},'
+        f'"worker":{"null" if worker is None else quoted(worker)}}}'
     )
-
-
-def _text_or_null(text: str | None) -> str:
-    return "null" if text is None else encode_basestring(text)
 
 
 def event_header(
@@ -166,6 +165,16 @@ def links_of(change: RunChange) -> Iterator[Link]:
         link = event_link(stream, seq, head, event)
         yield link
         seq, head = link.seq, link.hash
+
+
+def end_of(change: RunChange) -> tuple[int, str | None]:
+    """Return index and hash of the last entry in the run's stream once a change is written."""
+    seq, head = change.before.chain_seq, change.before.chain_head
+    if change.record is not None and not change.events:  # a step: nearly always
+        return seq + 1, record_hash(change.before.run_id, seq + 1, head, change.record)
+    for link in links_of(change):
+        seq, head = link.seq, link.hash
+    return seq, head
 
 
 def record_hash(stream: str, seq: int, prev_hash: str | None, record: StepRecord) -> str:

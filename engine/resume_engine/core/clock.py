@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Protocol
 
 
@@ -25,15 +26,11 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The clock of the machine."""
+    """The clock of the machine: its time, and its performance counter in seconds."""
 
-    def now(self) -> datetime:
-        """Return the machine's time."""
-        return datetime.now(UTC)
-
-    def monotonic(self) -> float:
-        """Return the machine's performance counter in seconds."""
-        return time.perf_counter()
+    # Asked many times a step: no function of ours stands between.
+    now = staticmethod(partial(datetime.now, UTC))
+    monotonic = staticmethod(time.perf_counter)
 
 
 class ManualClock:

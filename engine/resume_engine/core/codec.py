@@ -54,7 +54,7 @@ _ENCODER = json.JSONEncoder(allow_nan=False)  # made once: json.dumps would make
 
 def dumps(data: Any) -> str:
     """Return `data` as JSON text; raise TypeError, ValueError or RecursionError for what cannot be kept."""
-    if not _looks_like_envelope(data):
+    if not isinstance(data, dict) or ENVELOPE not in data or not _looks_like_envelope(data):
         try:
             return _ENCODER.encode(data)
         except TypeError:

@@ -310,10 +310,14 @@ def intent_of(attempt: StepRecord) -> StepInFlight:
 
 def _earlier_attempts(run: RunSummary, name: str, index: int) -> int:
     failure = run.failure
-    failed = failure.attempts if failure and (failure.step_index, failure.step_name) == (index, name) else 0
-    begun = (s.attempt for s in run.in_flight if (s.step_index, s.step_name) == (index, name))
+    earlier = 0
+    if failure is not None and failure.step_index == index and failure.step_name == name:
+        earlier = failure.attempts
     waiting = run.retry_at is not None  # the intent is of an attempt that had not begun
-    return max(failed, *(a - 1 if waiting else a for a in begun), 0)
+    for step in run.in_flight:
+        if step.step_index == index and step.step_name == name:
+            earlier = max(earlier, step.attempt - waiting)
+    return earlier
 
 
 def _within(step: Step, given: dict[str, Any], key: str) -> object:

@@ -130,12 +130,13 @@ def after_step(run: RunSummary, record: StepRecord) -> RunSummary:
     forgets the failure it mends; a compensation does neither. A step that ends beside a failure of
     another step (parallel branches) leaves that failure standing while its gates are closed.
     """
-    if record.is_completed and run.failure is None and record.kind is StepKind.STEP:
+    completed, kind = record.is_completed, record.kind
+    if completed and run.failure is None and kind is StepKind.STEP:
         return run.evolve(**_counted(run, record), status=RunStatus.RUNNING)  # nearly always
     moved = run.evolve(next_sequence=record.sequence + 1, updated_at=record.timestamp)
-    if record.kind is StepKind.COMPENSATION:
+    if kind is StepKind.COMPENSATION:
         return moved
-    if record.is_completed:
+    if completed:
         return _after_completion(run, record)
     return _after_failure(run, moved, record) if record.is_failed else moved
 

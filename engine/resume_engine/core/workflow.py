@@ -112,7 +112,7 @@ def plan(store: CheckpointStore, run: RunSummary, steps: Sequence[Step], given: 
     start_index = given.start_index
     if start_index is not None:
         _check_start_index(start_index, len(steps))
-    names = tuple(step.name for step in steps)
+    names = tuple([step.name for step in steps])
     changes = _workflow_changes(store, run, names, given.allow_workflow_change)
     outputs: dict[int, State] = {}
     first_input: State | None = None

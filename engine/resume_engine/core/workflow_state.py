@@ -59,7 +59,8 @@ class WorkflowState:
     def _write(self, fields: dict[str, Any]) -> None:
         names, texts = self._names, self._texts
         for name, value in fields.items():
-            text = f"{encode_basestring_ascii(name)}:{_canonical(value)}"
+            written = encode_basestring_ascii(value) if type(value) is str else _canonical(value)
+            text = f"{encode_basestring_ascii(name)}:{written}"
             if type(value) not in _UNCHANGEABLE:
                 self._changeable[name] = codec.dumps(value)
             elif self._changeable:

@@ -19,7 +19,7 @@ from resume_engine.storage.driver import TRUSTED_SECONDS, DirectConnections
 from resume_engine.storage.fork_safety import renew_connections_in_children
 from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.sql_store import SqlCheckpointStore, moved_on
-from resume_engine.storage.step_append import PreparedStatement, Values, values
+from resume_engine.storage.step_append import PreparedStatement, Values, literals, values
 
 _IDLE_SINCE = "idle_since"
 _MIGRATION_LOCK_ID = 0x7265_7375_6D65  # "resume"
@@ -87,7 +87,7 @@ class PostgresCheckpointStore(SqlCheckpointStore):
 
     def _append_plain(self, change: RunChange, after: RunSummary) -> None:
         milliseconds = (change.lease_seconds or 0) * 1000
-        given = self._plain.values(values(change, after, self.codec, milliseconds, datetime.isoformat))
+        given = values(change, after, self.codec, milliseconds, datetime.isoformat)
 
         def append(connection: Any, cursor: Any, prepared: set[str]) -> None:
             self._execute_prepared(connection, cursor, prepared, given)
@@ -102,13 +102,13 @@ class PostgresCheckpointStore(SqlCheckpointStore):
             if self._prepares and statement.name not in prepared:
                 cursor.execute(statement.prepare)
                 prepared.add(statement.name)
-            cursor.execute(statement.execute if self._prepares else statement.unprepared, given)
+            _execute(cursor, statement.execute if self._prepares else statement.unprepared, given)
         except connection.Error as error:
             if error.pgcode not in _NOT_OUR_SESSION:
                 raise
             # A pooler stands between and gives each statement another session: nothing stays prepared there.
             self._prepares = False
-            cursor.execute(statement.unprepared, given)
+            _execute(cursor, statement.unprepared, given)
 
     def database_now(self, plus_seconds: float = 0.0) -> Any:
         """Return the server's clock: the only one that all executors share."""
@@ -130,6 +130,18 @@ class PostgresCheckpointStore(SqlCheckpointStore):
     def parse_hour(self, value: Any) -> datetime:
         """Return the hour as aware UTC."""
         return as_utc(value)
+
+
+def _execute(cursor: Any, statement: str, given: Values) -> None:
+    if cursor.connection.encoding != "UTF8":
+        cursor.execute(statement, given)
+        return
+
+    def quote(value: str) -> str:
+        quoted: bytes = cursor.mogrify("%s", (value,))
+        return quoted.decode()
+
+    cursor.execute(statement % literals(given, quote))
 
 
 def _ping_when_idle(engine: Engine) -> None:

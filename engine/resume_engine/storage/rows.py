@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from sqlalchemy import case
@@ -105,9 +106,13 @@ def in_flight_text(steps: tuple[StepInFlight, ...]) -> str | None:
     """Return the column text for the steps in flight, None when there are none."""
     if not steps:
         return None
-    return json.dumps(
-        [(s.step_index, s.step_name, s.idempotency_key, s.attempt, s.since.isoformat()) for s in steps]
-    )
+    quoted = encode_basestring_ascii
+    written = [
+        f"[{s.step_index}, {quoted(s.step_name)}, {quoted(s.idempotency_key)}, {s.attempt}, "
+        f'"{s.since.isoformat()}"]'
+        for s in steps
+    ]
+    return f"[{', '.join(written)}]"
 
 
 def _split_actions(text: str | None) -> tuple[GateAction, ...]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
+from functools import partial
 from itertools import takewhile
 from typing import Any
 
@@ -30,7 +32,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from resume_engine.core import clock
 from resume_engine.core.actor import ENGINE_ACTOR, Actor, key_id_of
 from resume_engine.core.audit import AuditEvent, EventType
-from resume_engine.core.audit_chain import event_link, links_of
+from resume_engine.core.audit_chain import end_of, event_link, links_of
 from resume_engine.core.decision import Decision, gates_view
 from resume_engine.core.decision_end import closed_gates
 from resume_engine.core.errors import (
@@ -445,15 +447,18 @@ class SqlCheckpointStore(CheckpointStore):
         When the connection is lost in the middle, the change may have been written all the same: its id
         tells. It is written again only when it was not, for up to half a minute.
         """
-        if not _is_bare_decision(change):
+        if self._locked is not None and not _is_bare_decision(change):
             self.refuse_if_locked()
-        change_id = change.change_id or secrets.token_hex(8)
-        moved: dict[str, Any] = {"version": change.before.version + 1, "change_id": change_id}
-        for link in links_of(change):
-            moved |= {"chain_seq": link.seq, "chain_head": link.hash}
-        after = change.after.evolve(**moved)
+        before = change.before
+        seq, head = end_of(change)
+        after = change.after.evolve(
+            version=before.version + 1,
+            change_id=change.change_id or os.urandom(8).hex(),
+            chain_seq=seq,
+            chain_head=head,
+        )
         try:
-            self._surely(lambda: self._write(change, after), lambda: self._is_written(change, after))
+            self._surely(partial(self._write, change, after), partial(self._is_written, change, after))
         except IntegrityError as error:
             raise self._translated(change, error) from error
         return after

@@ -7,8 +7,9 @@ straight to the driver with statements made once; every other change takes the g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 from resume_engine.core.clock import as_utc
@@ -132,17 +133,9 @@ class TwoStatements:
 
     def __init__(self) -> None:
         self.update = f"UPDATE runs SET {_assignments(_place)} WHERE {_fence(_place)}"
-        self._update_order = (*_MOVED.values(), *_FENCE.values())
+        self.update_values = itemgetter(*_MOVED.values(), *_FENCE.values())
         self.insert = _insert(_place, "VALUES ({})")
-        self._insert_order = tuple(_RECORDED.values())
-
-    def update_values(self, given: Values) -> Sequence[Any]:
-        """Return the values of `update`, in order."""
-        return [given[name] for name in self._update_order]
-
-    def insert_values(self, given: Values) -> Sequence[Any]:
-        """Return the values of `insert`, in order."""
-        return [given[name] for name in self._insert_order]
+        self.insert_values = itemgetter(*_RECORDED.values())
 
 
 class PreparedStatement:
@@ -155,14 +148,11 @@ class PreparedStatement:
 
     def __init__(self, *, lease_end: str) -> None:
         """Write it down; `lease_end` is the SQL for "so many milliseconds from now"."""
-        order = ["numbers"]
+        order: list[str] = []
 
         def place(name: str, at: Callable[[str], str]) -> str:
-            if name in _NUMBERS:
-                # Quoting a value costs the driver more than sending it: all numbers travel as one.
-                found = f"({at('numbers')}::bigint[])[{_NUMBERS.index(name) + 1}]"
-                return lease_end.format(found) if name == "lease_end" else found
-            return at(name)
+            found = f"{at(name)}::bigint" if name in _NUMBERS else at(name)
+            return lease_end.format(found) if name == "lease_end" else found
 
         def numbered(name: str) -> str:
             if name not in order:
@@ -174,23 +164,38 @@ class PreparedStatement:
         self.execute = f"EXECUTE {self.name} ({', '.join(f'%({name})s' for name in order)})"
         self.unprepared = _both(lambda name: place(name, lambda given: f"%({given})s"))
 
-    @staticmethod
-    def values(given: Values) -> Values:
-        """Return the values as the statements take them."""
-        numbers = ["NULL" if given[name] is None else str(int(given[name])) for name in _NUMBERS]
-        return {**given, "numbers": f"{{{','.join(numbers)}}}"}
 
-
-_NUMBERS = (
-    "version",
-    "resume_from_index",
-    "lease_end",
-    "step_index",
-    "sequence",
-    "attempt",
-    "duration_ms",
-    "chain_seq",
+_NUMBERS = frozenset(
+    {
+        "version",
+        "resume_from_index",
+        "lease_end",
+        "step_index",
+        "sequence",
+        "attempt",
+        "duration_ms",
+        "chain_seq",
+    }
 )
+
+
+def literals(given: Values, quote: Callable[[str], str]) -> Values:
+    """Return values as SQL; `quote` writes every text that is not plain.
+
+    To quote a value costs the driver more than to send it. Between two quotes nothing but a quote or a
+    backslash means anything to PostgreSQL, so in UTF-8 a text without them stands for itself.
+    """
+    written: Values = {}
+    for name, value in given.items():
+        if value is None:
+            written[name] = "NULL"
+        elif name in _NUMBERS:
+            written[name] = int(value)
+        elif type(value) is not str or "'" in value or "\\" in value or "\0" in value:
+            written[name] = quote(value)
+        else:
+            written[name] = f"'{value}'"
+    return written
 
 
 def _both(place: Callable[[str], str]) -> str:
