@@ -37,7 +37,7 @@ class Disk:
     def leave_room_for(self, pages: int | None) -> None:
         """Let the database grow by so many pages and no further; None: as far as it likes."""
         self._pages = self.used() + pages if pages is not None else 2**30
-        self._store.engine.dispose()
+        self._store.close()  # the limit is of a connection
 
     def used(self) -> int:
         """Return how many pages the database has."""
