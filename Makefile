@@ -6,8 +6,10 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 LOCKS := requirements/dev.txt requirements/build.txt
 # Test processes. PostgreSQL is started once for all of them; the tests of one file stay together, so that what a
-# file prepares is prepared once.
+# file prepares is prepared once. Files come in their own order, the heavy ones first: sorted by the number of
+# their tests, few slow ones would be left for one process at the end.
 WORKERS ?= 2
+SPREAD := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PYTEST_ARGS ?=
 TORTURE_TESTS := tests/crash tests/stores/test_state_machine.py tests/webapp/api/test_fuzz.py
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
@@ -38,11 +40,11 @@ demo: install ## demo database with real runs, live runner, dashboard at http://
 	@$(BIN)/resume-engine demo
 
 test: install browser ## everything: unit, SQLite, a real PostgreSQL, a real browser
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(SPREAD) $(PYTEST_ARGS)
 
 torture: install ## the tests of crashes and races with large counts (a quarter of an hour)
 	@rm -f test-results/torture.txt
-	@TORTURE=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TORTURE_TESTS) $(PYTEST_ARGS); \
+	@TORTURE=1 $(BIN)/python -m pytest $(SPREAD) $(TORTURE_TESTS) $(PYTEST_ARGS); \
 		code=$$?; echo; cat test-results/torture.txt; exit $$code
 
 check: install ## lint, formatting, types, templates

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from sqlalchemy import event as sqlalchemy_event
@@ -106,9 +107,11 @@ def test_a_run_is_read_at_one_moment(store: SqlCheckpointStore) -> None:
 
     def write() -> None:
         current = run
-        for number in range(25):
-            current = store.commit(change(current, completed(number)))
-        stop.set()
+        try:
+            for number in range(25):
+                current = store.commit(change(current, completed(number)))
+        finally:
+            stop.set()
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -119,6 +122,7 @@ def test_a_run_is_read_at_one_moment(store: SqlCheckpointStore) -> None:
             records = conn.exec_driver_sql("SELECT count(*) FROM step_records").scalar_one()
             if before != records:
                 torn.append((before, records))
+        time.sleep(0.001)  # a database in memory has one connection: the writer wants it, too
     writer.join()
     assert torn == []
     found = store.get_run("run-1")
