@@ -33,6 +33,7 @@ from webapp import (
 from webapp.accounts import account, admin, sessions, sign_in
 from webapp.api.resource import SECURITY_SCHEMES
 from webapp.api.shapes import Problem
+from webapp.demo import three_runs
 from webapp.keys import admin as keys_admin
 from webapp.settings import Settings
 
@@ -78,6 +79,8 @@ def create_app(settings: Settings | None = None, *, store: SqlCheckpointStore | 
     if not settings.api_only:
         _register_pages(app)
     permissions.check_routes(app)
+    if settings.demo_mode:
+        three_runs.make_missing(extensions.services(app).engine)
     return app
 
 

@@ -206,6 +206,12 @@ class DemoRuns(BaseModel):
     runs: list[RunItem]
 
 
+class DemoReset(DemoRuns):
+    """The runs of the demo after a reset; `left` are the ids of finished ones, which stay as they are."""
+
+    left: list[str]
+
+
 class AuditLog(BaseModel):
     """The audit trace; `is_masked` says that secrets in it were replaced, so that it proves nothing."""
 

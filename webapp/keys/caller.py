@@ -32,7 +32,9 @@ class Caller:
     demo_only: bool = False
 
     def may(self, permission: Permission) -> bool:
-        """Return whether the caller's role holds `permission`."""
+        """Return whether the caller holds `permission`; a key for the demo decides, and runs nothing."""
+        if self.demo_only and permission is Permission.RUNS_WRITE:
+            return False
         return role_allows(self.actor.role, permission)
 
 

@@ -1,0 +1,147 @@
+"""The three runs of demo mode: each stopped by a failure of its own kind, brought back there by a reset.
+
+A reset only appends: the step that failed fails once more in the same way, which is a new failure event with
+new gates. Nothing is deleted, so the chain of the audit goes on as for every other run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from resume_engine.core import clock
+from resume_engine.core.actor import Actor
+from resume_engine.core.audit import AuditEvent, EventType
+from resume_engine.core.engine import ResumeEngine
+from resume_engine.core.errors import ResumeBlockedError, RunBusyError, RunExistsError
+from resume_engine.core.failure_classifier import (
+    FailureClassification,
+    PartialStepError,
+    PermanentStepError,
+    TransientStepError,
+)
+from resume_engine.core.run import FINISHED_STATUSES
+from resume_engine.core.step import StepCallable
+from resume_engine.core.step_record import StepRecord
+from webapp.demo.run_ids import DEMO_RUN_IDS
+
+_ERRORS: dict[FailureClassification, type[Exception]] = {
+    FailureClassification.TRANSIENT: TransientStepError,
+    FailureClassification.PARTIAL: PartialStepError,
+    FailureClassification.PERMANENT: PermanentStepError,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DemoRun:
+    """A run whose first step gives `output` and whose second step fails."""
+
+    run_id: str
+    workflow: str
+    environment: str
+    first_step: str
+    failing_step: str
+    failure: FailureClassification
+    message: str
+    given: dict[str, Any]
+    output: dict[str, Any] = field(default_factory=dict)
+
+    def steps(self) -> list[tuple[str, StepCallable]]:
+        return [
+            (self.first_step, lambda _state, _key: dict(self.output)),
+            (self.failing_step, _failing(self.failure, self.message)),
+        ]
+
+
+_DEMO_RUNS = (
+    _DemoRun(
+        run_id=DEMO_RUN_IDS[0],
+        workflow="invoice_collection",
+        environment="prod",
+        first_step="load_invoice",
+        failing_step="charge_card",
+        failure=FailureClassification.TRANSIENT,
+        message="The payment provider did not answer within 30 s.",
+        given={"invoice": "inv-1001"},
+        output={"amount": 4_900, "currency": "EUR"},
+    ),
+    _DemoRun(
+        run_id=DEMO_RUN_IDS[1],
+        workflow="order_fulfilment",
+        environment="staging",
+        first_step="reserve_stock",
+        failing_step="book_courier",
+        failure=FailureClassification.PARTIAL,
+        message="The courier was booked, but its label could not be printed.",
+        given={"order": "ord-2002"},
+        output={"reservation": "res-17"},
+    ),
+    _DemoRun(
+        run_id=DEMO_RUN_IDS[2],
+        workflow="customer_onboarding",
+        environment="staging",
+        first_step="read_documents",
+        failing_step="open_account",
+        failure=FailureClassification.PERMANENT,
+        message="The identity document has expired.",
+        given={"applicant": "app-3003"},
+        output={"documents": 2},
+    ),
+)
+
+
+def make_missing(engine: ResumeEngine) -> None:
+    """Make those of the three runs that are not there, and go on with one that a crash left half made."""
+    for demo in _DEMO_RUNS:
+        with suppress(RunExistsError):
+            engine.start_run(demo.workflow, run_id=demo.run_id, environment=demo.environment)
+        run = engine.store.load_summary(demo.run_id)
+        is_ours = run is not None and run.workflow_name == demo.workflow
+        if run is not None and is_ours and run.failure is None and run.status not in FINISHED_STATUSES:
+            # Somebody else who makes the same run at this moment makes it just as well.
+            with suppress(RunBusyError, ResumeBlockedError, _ERRORS[demo.failure]):
+                engine.execute_workflow(demo.run_id, demo.steps(), initial_input=demo.given)
+
+
+def reset(engine: ResumeEngine, actor: Actor) -> Sequence[str]:
+    """Bring each run back to its failure; return the ids of those that are finished and stay so."""
+    make_missing(engine)
+    return [run_id for run_id in DEMO_RUN_IDS if not _brought_back(engine, run_id, actor)]
+
+
+def _brought_back(engine: ResumeEngine, run_id: str, actor: Actor) -> bool:
+    run = engine.store.load_run(run_id)
+    if run is None or run.status in FINISHED_STATUSES:
+        return False
+    failed = run.last_failed_step()
+    if failed is None:
+        return True
+    # A failure whose gate is closed is the state that was asked for; so is one that is made meanwhile.
+    with suppress(RunBusyError, ResumeBlockedError):
+        _fail_again(engine, run_id, failed, actor)
+    return True
+
+
+def _fail_again(engine: ResumeEngine, run_id: str, failed: StepRecord, actor: Actor) -> None:
+    failure = failed.failure_classification or FailureClassification.TRANSIENT
+    again = _failing(failure, failed.error_message or "The step failed.")
+    with suppress(_ERRORS[failure]):
+        engine.execute_step(run_id, failed.step_name, failed.step_index, failed.input_data, again)
+    engine.store.append_event(
+        AuditEvent.by(
+            actor,
+            EventType.RUN_UPDATED,
+            clock.utc_now(),
+            run_id=run_id,
+            payload={"message": "Brought back to its failure by a reset of the demo."},
+        )
+    )
+
+
+def _failing(failure: FailureClassification, message: str) -> StepCallable:
+    def fail(_state: dict[str, Any], _key: str) -> dict[str, Any]:
+        raise _ERRORS[failure](message)
+
+    return fail
