@@ -32,6 +32,7 @@ from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.worker import Worker
 from tests.provision.browser_fixtures import LiveServer
 from tests.remote.conftest import Caller
+from webapp.api import executor_reads
 
 Remote = Callable[..., RemoteCheckpointStore]
 AT_ONCE = RetryPolicy(attempts=3, backoff=Backoff(base_seconds=0, cap_seconds=0))
@@ -62,6 +63,18 @@ def failing(error: Exception) -> list[tuple[str, Any]]:
 
 
 MENDED = [STEPS[0], ("charge", lambda given, _key: {"charged": given["out_0"]}), STEPS[2]]
+
+
+def test_a_run_of_several_pages_is_read_whole(
+    page_store: SqlCheckpointStore, remote: Remote, runner: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor_reads, "STEPS_PER_PAGE", 3)
+    engine = ResumeEngine(page_store)
+    run = engine.start_run("billing")
+    done = engine.execute_workflow(run.run_id, STEPS, initial_input={"order": 7})
+    assert list(remote(runner).iter_steps(run.run_id)) == done.steps
+    for after in range(-1, len(STEPS)):
+        assert list(page_store.iter_steps(run.run_id, after=after)) == done.steps[after + 1 :]
 
 
 def test_a_step_costs_one_request(page_store: SqlCheckpointStore, remote: Remote, runner: Caller) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Select, func, select
 
 from resume_engine.core import codec as payloads
 from resume_engine.core.errors import PayloadUnreadableError
@@ -63,11 +63,41 @@ class RunInputs:
             self._state |= output
 
 
+def inputs_behind(conn: Connection, codec: PayloadCodec, run_id: str, after: int) -> RunInputs:
+    """Return what gives the rows of a run behind one sequence their inputs, what they follow from read."""
+    inputs = RunInputs(codec)
+    if after < 0:
+        return inputs
+    query = (
+        select(step_records.c.input_json)
+        .where(step_records.c.run_id == run_id, step_records.c.sequence > after)
+        .where(func.substr(step_records.c.input_json, 1, 1) == MARK)
+        .order_by(step_records.c.sequence)
+        .limit(1)
+    )
+    mark = conn.execute(query).scalar()
+    if mark is not None:
+        for row in conn.execute(_completed_rows(run_id, int(mark[1:]), after)):
+            inputs.before(row)
+            inputs.after(row, None if row.output_json is None else codec.decode(row.output_json))
+    return inputs
+
+
 def load_input(conn: Connection, codec: PayloadCodec, run_id: str, sequence: int, stored: str) -> Any:
     """Return the input of one record, `stored` being what its column holds."""
     if not stored.startswith(MARK):
         return codec.decode(stored)
-    query = (
+    inputs = RunInputs(codec)
+    for row in conn.execute(_completed_rows(run_id, int(stored[1:]), sequence)):
+        given = inputs.before(row)
+        if row.sequence == sequence:
+            return given
+        inputs.after(row, None if row.output_json is None else codec.decode(row.output_json))
+    raise PayloadUnreadableError("its record is no longer there")
+
+
+def _completed_rows(run_id: str, first: int, last: int) -> Select[Any]:
+    return (
         select(
             step_records.c.sequence,
             step_records.c.kind,
@@ -76,16 +106,9 @@ def load_input(conn: Connection, codec: PayloadCodec, run_id: str, sequence: int
             step_records.c.output_json,
         )
         .where(step_records.c.run_id == run_id, status_is(*COMPLETED_STATUSES))
-        .where(step_records.c.sequence >= int(stored[1:]), step_records.c.sequence <= sequence)
+        .where(step_records.c.sequence >= first, step_records.c.sequence <= last)
         .order_by(step_records.c.sequence, step_records.c.legacy_duplicate)
     )
-    inputs = RunInputs(codec)
-    for row in conn.execute(query):
-        given = inputs.before(row)
-        if row.sequence == sequence:
-            return given
-        inputs.after(row, None if row.output_json is None else codec.decode(row.output_json))
-    raise PayloadUnreadableError("its record is no longer there")
 
 
 def load_input_text(conn: Connection, codec: PayloadCodec, run_id: str, sequence: int, stored: str) -> str:

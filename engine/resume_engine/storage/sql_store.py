@@ -64,7 +64,7 @@ from resume_engine.core.step_record import (
 from resume_engine.core.store import CheckpointStore
 from resume_engine.storage import rows
 from resume_engine.storage.audit_log import append_in_tx, insert_in_tx
-from resume_engine.storage.derived_inputs import RunInputs, load_input
+from resume_engine.storage.derived_inputs import RunInputs, inputs_behind, load_input
 from resume_engine.storage.driver import asked_again, connection_was_lost
 from resume_engine.storage.encryption import codec_from_environment
 from resume_engine.storage.payload_codec import PayloadCodec
@@ -374,15 +374,27 @@ class SqlCheckpointStore(CheckpointStore):
         return self.codec.decode(text) if text is not None else None
 
     def iter_steps(
-        self, run_id: str, *, completed_only: bool = False, after: int = -1
+        self, run_id: str, *, completed_only: bool = False, after: int = -1, inputs: RunInputs | None = None
     ) -> Iterator[StepRecord]:
-        """Yield records by sequence, a few hundred in memory at a time; `after` which sequence to begin."""
+        """Yield records by sequence, a few hundred in memory at a time; `after` which sequence to begin.
+
+        `inputs` has seen every record up to there, in an earlier call; else it is made from the record.
+        """
         query = _steps_of(run_id).where(_after_position((after, _LAST)))
         if completed_only:
             query = query.where(step_records.c.status.in_(COMPLETED_STATUSES))
-        inputs = RunInputs(self.codec)
+        if inputs is None:
+            inputs = self.inputs_behind(run_id, after)
         for fetched in self._batches(query):
             yield from rows.steps_from_rows(fetched, self.codec, inputs)
+
+    @asked_again
+    def inputs_behind(self, run_id: str, after: int) -> RunInputs:
+        """Return what `iter_steps` needs to begin after a sequence."""
+        if after < 0:
+            return RunInputs(self.codec)
+        with self.reading() as conn:
+            return inputs_behind(conn, self.codec, run_id, after)
 
     def iter_outputs(self, run_id: str) -> Iterator[StepOutput]:
         """Yield what the completed steps of a workflow gave out, by sequence, compensations aside."""
