@@ -90,6 +90,7 @@ STATUS_OF_ERROR: dict[type[BaseException], int] = {
     engine.RemoteAccessError: 500,
     engine.RemoteUnreachableError: 500,
     engine.RemoteUnsupportedError: 500,
+    engine.SyncConflictError: 500,
     engine.SchemaError: 503,
     engine.SchemaOutdatedError: 503,
     engine.SchemaTooNewError: 503,

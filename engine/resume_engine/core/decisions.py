@@ -47,6 +47,7 @@ __all__ = [
     "assert_policy",
     "check_request",
     "decide",
+    "event_of",
     "gates_view",
     "judge",
     "origin_of",
@@ -286,7 +287,7 @@ def _judged(store: CheckpointStore, request: DecisionRequest, policy: Policy, at
     if request.kind is not DecisionKind.REJECT and opened:
         after = after_clearing(store, after, at)
     decision = _decision(request, key, at, needed, earlier, opened=opened)
-    events = (_event(decision, request.actor, needed),)
+    events = (event_of(decision, request.actor, needed),)
     return RunChange(
         before=before,
         after=after,
@@ -334,7 +335,8 @@ def _decision(
     )
 
 
-def _event(decision: Decision, actor: Actor, needed: Requirement) -> AuditEvent:
+def event_of(decision: Decision, actor: Actor, needed: Requirement) -> AuditEvent:
+    """Return the audit event of a decision."""
     payload: dict[str, Any] = {}
     if decision.display_name is not None:
         payload["display_name"] = decision.display_name

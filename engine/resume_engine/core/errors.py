@@ -34,7 +34,8 @@ ResumeEngineError
 ├── RemoteError                      the control plane did not do what it was asked
 │   ├── RemoteAccessError            the key is wrong, or its role does not allow it
 │   ├── RemoteUnreachableError       it did not answer for so long
-│   └── RemoteUnsupportedError       it is too old for this call
+│   ├── RemoteUnsupportedError       it is too old for this call
+│   └── SyncConflictError            a run here and the same run there contradict each other
 └── SchemaError                      the database schema does not fit this release
     ├── SchemaOutdatedError
     └── SchemaTooNewError
@@ -360,6 +361,18 @@ class RemoteUnreachableError(RemoteError, ConnectionError):
 
 class RemoteUnsupportedError(RemoteError):
     """Report a call that this control plane does not know."""
+
+
+class SyncConflictError(RemoteError):
+    """Report a run that is no longer forwarded, because here and there contradict each other."""
+
+    def __init__(self, run_id: str, reason: str) -> None:
+        self.run_id = run_id
+        self.reason = reason
+        super().__init__(
+            f"Run {run_id} is no longer forwarded to the control plane: {reason} "
+            "What is recorded here is kept; when the cause is gone, call retry_conflict(run_id)."
+        )
 
 
 class SchemaError(ResumeEngineError):

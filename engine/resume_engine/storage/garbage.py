@@ -14,7 +14,7 @@ from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.clock import utc_now
 from resume_engine.core.run import FINISHED_STATUSES, RunStatus
 from resume_engine.storage.audit_log import append_in_tx
-from resume_engine.storage.schema import decisions, runs, step_records
+from resume_engine.storage.schema import decisions, forwarded_runs, runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 RUNS_PER_BATCH = 500
@@ -99,7 +99,8 @@ def _taken_in_tx(conn: Connection, batch: Sequence[Any], dry_run: bool) -> Garba
     run_ids = [row.run_id for row in batch]
     heads = tuple((row.run_id, row.chain_seq, row.chain_head) for row in batch)
     taken = {}
-    for table in (runs, step_records, decisions):  # the guards let records go once their run has gone
+    # The guards let records go once their run has gone.
+    for table in (runs, step_records, decisions, forwarded_runs):
         theirs: ColumnElement[bool] = table.c.run_id.in_(run_ids)
         if dry_run:
             counted = select(func.count()).select_from(table).where(theirs)

@@ -80,6 +80,11 @@ class RemoteCheckpointStore(CheckpointStore):
         """Return how many requests were sent."""
         return self._http.requests
 
+    @property
+    def api_url(self) -> str:
+        """Return the address of the control plane."""
+        return self._http.api_url
+
     def close(self) -> None:
         """Release the connections."""
         self._http.close()

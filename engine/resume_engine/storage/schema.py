@@ -434,3 +434,13 @@ Index(
     audit_checkpoint_leaves.c.stream,
     audit_checkpoint_leaves.c.checkpoint_id,
 )
+
+# On a machine that records here first: how far each run was forwarded to the control plane.
+forwarded_runs = Table(
+    "forwarded_runs",
+    metadata,
+    Column("run_id", String(36), primary_key=True),
+    Column("records", Integer, nullable=False),  # so many step records are acknowledged there
+    Column("version", Integer, nullable=False),  # of the run here, when all of it was there; -1: never
+    Column("conflict", Text),  # why it is no longer forwarded
+)

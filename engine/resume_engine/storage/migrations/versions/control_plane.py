@@ -23,6 +23,7 @@ _NEW_TABLES = (
     "audit_streams",
     "audit_checkpoints",
     "audit_checkpoint_leaves",
+    "forwarded_runs",
 )
 _WIDENED = ("runs", "step_records", "decisions", "audit_events")
 _DECISION_KEY = "uq_decisions_failure_kind"
