@@ -75,5 +75,6 @@ def _client(data: Dataset) -> ApiClient:
 
 def _read(client: ApiClient, path: str) -> None:
     answer = client.get(path)
-    if answer.status_code != 200:
+    body = answer.data  # a long answer is made while it is read
+    if answer.status_code != 200 or not body:
         raise RuntimeError(f"{path} answered {answer.status_code}: {answer.text[:300]}")
