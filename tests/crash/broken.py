@@ -116,7 +116,8 @@ def _forgetful_plan() -> None:
     plan = workflow.plan
 
     def forgetful(store: Any, run: RunSummary, *arguments: Any) -> workflow.Plan:
-        return replace(plan(store, run, *arguments), first_index=0, outputs={})
+        made = plan(store, run, *arguments)
+        return replace(made, first_index=0, state=made.initial_input, outputs={})
 
     workflow.plan = forgetful
 

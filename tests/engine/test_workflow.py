@@ -55,7 +55,8 @@ def test_a_failed_run_goes_on_at_the_failed_step_with_its_recorded_input(
     run_id = started(engine)
     made = plan(store, summary(store, run_id), as_steps(steps(4)), Continuation())
     assert made.first_index == 2
-    assert made.outputs == {0: {"out_0": 0}, 1: {"out_1": 1}}
+    assert made.state == {"order": 7, "out_0": 0, "out_1": 1}
+    assert made.outputs == {}
     assert made.retry_input == {"order": 7, "out_0": 0, "out_1": 1}
 
 

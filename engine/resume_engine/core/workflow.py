@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from resume_engine.core.async_bridge import settled
 from resume_engine.core.audit import EventType
+from resume_engine.core.done_steps import DoneSteps
 from resume_engine.core.errors import (
     InputMismatchError,
     InputNotSerializableError,
@@ -25,7 +26,7 @@ from resume_engine.core.retry import NO_RETRY
 from resume_engine.core.run import Environment, Run, RunStatus, parse_environment
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step import Step, check_text
-from resume_engine.core.step_record import StepRecord
+from resume_engine.core.step_record import StepOutput, StepRecord
 from resume_engine.core.store import CheckpointStore
 from resume_engine.core.workflow_state import WorkflowState
 
@@ -40,8 +41,9 @@ Change = tuple[EventType, dict[str, Any]]
 class Plan:
     """Say which steps are left and what they start from.
 
-    `outputs` holds the outputs of completed steps by index; `retry_input` is the input recorded for
-    the failed attempt of step `first_index`, which is authoritative.
+    `state` is what step `first_index` starts from: the initial input merged with the outputs of the steps
+    before it. `outputs` holds those of steps behind it that are completed already, by index; `retry_input`
+    is the input recorded for the failed attempt of step `first_index`, which is authoritative.
     """
 
     steps: Sequence[Step]
@@ -50,16 +52,10 @@ class Plan:
     first_index: int
     initial_input: State
     initial_input_hash: str
+    state: State
     outputs: dict[int, State]
     retry_input: State | None
     changes: tuple[Change, ...] = ()  # what the caller allowed to differ from the record, for the audit
-
-    def state_before(self, index: int) -> State:
-        """Return the initial input merged with the outputs of the steps before `index`, in order."""
-        state = dict(self.initial_input)
-        for earlier in range(index):
-            state |= self.outputs.get(earlier, {})
-        return state
 
 
 def new_run(
@@ -114,18 +110,12 @@ def plan(store: CheckpointStore, run: RunSummary, steps: Sequence[Step], given: 
         _check_start_index(start_index, len(steps))
     names = tuple([step.name for step in steps])
     changes = _workflow_changes(store, run, names, given.allow_workflow_change)
-    outputs: dict[int, State] = {}
-    first_input: State | None = None
-    if run.next_sequence:
-        for done in store.iter_outputs(run.run_id):
-            _check_name(run, done.step_index, done.step_name, steps)
-            outputs[done.step_index] = done.output_data
-            first_input = done.first_input if done.step_index == 0 else first_input
+    done = DoneSteps.read(lambda: _checked_outputs(store, run, steps))
     for index, name in _stopped_at(run):
         _check_name(run, index, name, steps)
-    first = next(i for i in range(start_index or 0, len(steps) + 1) if i not in outputs)
+    first = done.first_left(start_index or 0, len(steps))
     retry_input = _retry_input(store, run, first, steps)
-    initial, changed = _initial_input(store, run, given, retry_input if first == 0 else first_input)
+    initial, changed = _initial_input(store, run, given, retry_input if first == 0 else done.first_input)
     return Plan(
         steps=steps,
         names=names,
@@ -133,10 +123,20 @@ def plan(store: CheckpointStore, run: RunSummary, steps: Sequence[Step], given: 
         first_index=first,
         initial_input=initial,
         initial_input_hash=payload_hash(initial),
-        outputs=outputs,
+        state=done.state_before(first, initial),
+        outputs=done.behind(first),
         retry_input=None if changed else retry_input,
         changes=(*changes, *changed),
     )
+
+
+def _checked_outputs(store: CheckpointStore, run: RunSummary, steps: Sequence[Step]) -> Iterator[StepOutput]:
+    if not run.next_sequence:
+        return
+    for done in store.iter_outputs(run.run_id):
+        if done.step_index >= len(steps) or steps[done.step_index].name != done.step_name:
+            _check_name(run, done.step_index, done.step_name, steps)
+        yield done
 
 
 def fingerprint(names: Sequence[str]) -> str:
@@ -245,7 +245,7 @@ def first_attempt(execution: RunExecution, plan: Plan) -> StepRecord | None:
     """Return the attempt that a plan begins with, None when nothing is left of it."""
     if plan.first_index >= len(plan.steps):
         return None
-    state = plan.retry_input if plan.retry_input is not None else plan.state_before(plan.first_index)
+    state = plan.retry_input if plan.retry_input is not None else plan.state
     attempt = execution.prepare(plan.steps[plan.first_index], plan.first_index, state)
     _assert_same_attempt(execution.run, attempt, plan)
     return attempt
