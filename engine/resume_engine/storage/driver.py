@@ -19,6 +19,7 @@ _KEPT_CONNECTIONS = 10
 
 # What PostgreSQL answers while it goes down, comes up or cuts a connection (classes 08 and 57P).
 _AWAY = ("08", "57P")
+_ASKED_AGAIN_AFTER_SECONDS = (0.0, 0.1, 0.3, 0.6)
 _Given = ParamSpec("_Given")
 _Found = TypeVar("_Found")
 
@@ -122,15 +123,17 @@ def _translated(error: Exception, driver_error: Any, *, lost: bool) -> BaseExcep
 
 
 def asked_again(read: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
-    """Let a read be made once more when its connection was lost, as by a restart of the server."""
+    """Let a read be made again, for about a second, while its connection is lost, as by a restart."""
 
     @wraps(read)
     def ask(*args: _Given.args, **kwargs: _Given.kwargs) -> _Found:
-        try:
-            return read(*args, **kwargs)
-        except DBAPIError as error:
-            if not connection_was_lost(error):
-                raise
+        for seconds in _ASKED_AGAIN_AFTER_SECONDS:
+            try:
+                return read(*args, **kwargs)
+            except DBAPIError as error:
+                if not connection_was_lost(error):
+                    raise
+            time.sleep(seconds)
         return read(*args, **kwargs)
 
     return ask
