@@ -9,7 +9,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.chain_report import Verdict
+from resume_engine.core.clock import utc_now
 from resume_engine.storage import audit_guards
 from resume_engine.storage.chain_verification import ChainVerifier
 from resume_engine.storage.open_store import open_store
@@ -17,7 +19,7 @@ from resume_engine.storage.sealing import seal
 from resume_engine.storage.signing import SecretKey
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.storage.verification import verify
-from tests.factories import RunFactory
+from tests.factories import OLGA, RunFactory
 from tests.guards import unguarded
 from tests.provision.postgres import Databases
 from tests.stores.changes import event
@@ -106,7 +108,9 @@ def test_truncate_and_the_replica_role_do_not_go_around_it(
         if statement == "DELETE FROM runs":
             continue  # an empty table: nothing is deleted
         with pytest.raises(IntegrityError), postgres_store.writing() as conn:
-            RunFactory(postgres_store).cancelled()
+            run = RunFactory(postgres_store).cancelled()
+            exported = AuditEvent.by(OLGA, EventType.AUDIT_EXPORTED, utc_now(), run_id=run.run_id)
+            postgres_store.append_event(exported)  # no statement deletes a head that is not there
             seal(postgres_store, KEY)
             conn.execute(text(f"SET LOCAL session_replication_role = {role}"))
             conn.execute(text(statement))
