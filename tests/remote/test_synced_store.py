@@ -42,6 +42,7 @@ class Network(httpx.BaseTransport):
     def __init__(self, app: Flask) -> None:
         self._app = httpx.WSGITransport(app, raise_app_exceptions=False)
         self.is_away = False
+        self.fails_for = ""  # a run
         self.loses = False  # the first answer to each call that changes something
         self._lost: set[tuple[object, ...]] = set()
         self.calls: list[str] = []
@@ -50,6 +51,8 @@ class Network(httpx.BaseTransport):
         """Answer, or not."""
         if self.is_away:
             raise httpx.ConnectError("away", request=request)
+        if self.fails_for and self.fails_for in request.url.path:
+            return httpx.Response(500, json={"detail": "broken"}, request=request)
         response = self._app.handle_request(request)
         self.calls.append(f"{request.method} {request.url.path}")
         if self.loses and request.method != "GET" and self._is_new(request):
@@ -288,6 +291,22 @@ def test_what_is_decided_here_is_decided_there(
         assert_same(page_store, store, run_id)
     [approved, _] = page_store.list_decisions(runs[0])
     assert (approved.display_name, approved.note) == ("ana@example.com", "key rotated")
+
+
+def test_a_run_that_fails_there_holds_up_no_other(
+    page_store: SqlCheckpointStore, network: Network, synced: Synced
+) -> None:
+    store = synced()
+    engine = ResumeEngine(store)
+    network.fails_for = "first"
+    for run_id in ("first", "second"):
+        engine.start_run("billing", run_id=run_id)
+        engine.execute_workflow(run_id, STEPS)
+    until(lambda: set(store.pending()) == {"first"})
+    assert_same(page_store, store, "second")
+    network.fails_for = ""
+    assert store.wait_until_synced(SECONDS)
+    assert_same(page_store, store, "first")
 
 
 def test_a_conflict_stops_its_run_and_says_so(

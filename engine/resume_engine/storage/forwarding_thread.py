@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from resume_engine.core.errors import ResumeEngineError, SyncConflictError
+from resume_engine.core.errors import RemoteUnreachableError, ResumeEngineError, SyncConflictError
 from resume_engine.core.masking import masked_logger
 from resume_engine.storage.forwarding import Forwarding
 from resume_engine.storage.forwarding_marks import ForwardingMarks
@@ -96,12 +96,14 @@ class ForwardingThread:
             self._forwarding.forward(run_id)
         except SyncConflictError as conflict:
             self._on_conflict(conflict)
-        except (ResumeEngineError, OSError) as trouble:
+        except RemoteUnreachableError as trouble:
             self.is_away = True
             if self._forwarding.progress != progress:
                 self._wait = _FIRST_WAIT
             self._warn(trouble)
             return False
+        except ResumeEngineError as trouble:  # of this run: the others need not wait for it
+            self._warn(trouble)
         self.is_away = False
         self._wait = _FIRST_WAIT
         return True
