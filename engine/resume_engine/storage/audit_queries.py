@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, literal, select, tuple_, union_all
 
-from resume_engine.core.audit import AuditEvent, EventType, step_event
+from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.storage import previews
 from resume_engine.storage.schema import audit_events
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -77,9 +77,7 @@ class AuditQueries:
     def stream_run(self, run_id: str) -> Iterator[AuditEvent]:
         """Yield all events of a run by time, the derived `step.recorded` among the stored ones."""
         stored = self.stream(EventFilter(run_id=run_id))
-        derived = (
-            previews.masked_event(step_event(run_id, record)) for record in self._store.iter_steps(run_id)
-        )
+        derived = (previews.step_event(run_id, record) for record in self._store.iter_steps(run_id))
         yield from _merged(stored, derived)
 
 
