@@ -33,6 +33,11 @@ SETTINGS = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the browser come last: its driver leaves an event loop running, beside which no other starts."""
+    items.sort(key=lambda item: "browser" in item.path.parts)
+
+
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Start every test with no setting in the environment."""

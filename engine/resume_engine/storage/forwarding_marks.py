@@ -36,14 +36,17 @@ class ForwardingMarks:
         """Return the mark of a run; a new one when nothing of it was forwarded."""
         with self._store.asking() as conn:
             row = conn.execute(select(forwarded_runs).where(forwarded_runs.c.run_id == run_id)).one_or_none()
-        return Mark(run_id) if row is None else Mark(row.run_id, row.records, row.version, row.conflict)
+        if row is None:
+            return Mark(run_id)
+        return Mark(row.run_id, row.records, row.version, self._opened(row.conflict))
 
     def save(self, mark: Mark) -> None:
         """Write a mark."""
         values: dict[str, Any] = {
             "records": mark.records,
             "version": mark.version,
-            "conflict": mark.conflict,
+            # What the control plane answered may tell of a failure's message.
+            "conflict": None if mark.conflict is None else self._store.codec.encode_text(mark.conflict),
         }
         change = update(forwarded_runs).where(forwarded_runs.c.run_id == mark.run_id).values(values)
         try:
@@ -60,7 +63,10 @@ class ForwardingMarks:
             forwarded_runs.c.conflict.is_not(None)
         )
         with self._store.asking() as conn:
-            return {row.run_id: row.conflict for row in conn.execute(query)}
+            return {row.run_id: self._opened(row.conflict) or "" for row in conn.execute(query)}
+
+    def _opened(self, conflict: str | None) -> str | None:
+        return None if conflict is None else self._store.codec.decode_text(conflict)
 
     def waiting(self) -> Sequence[str]:
         """Return runs to look after, oldest first: not all there, or waiting for what people decide there."""

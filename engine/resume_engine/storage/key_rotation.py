@@ -18,7 +18,7 @@ from resume_engine.storage import rows
 from resume_engine.storage.derived_inputs import MARK, is_stored
 from resume_engine.storage.encryption import KEYS_VARIABLE, EncryptedCodec
 from resume_engine.storage.payload_codec import PLAIN, is_sealed
-from resume_engine.storage.schema import audit_events, decisions, runs, step_records
+from resume_engine.storage.schema import audit_events, decisions, forwarded_runs, runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 ROWS_PER_BATCH = 500
@@ -51,6 +51,7 @@ _TABLES = (
         (step_records.c.error_message, step_records.c.error_traceback),
     ),
     _Sealed(decisions, decisions.c.decision_id, (decisions.c.result_json,), (decisions.c.note,)),
+    _Sealed(forwarded_runs, forwarded_runs.c.run_id, (), (forwarded_runs.c.conflict,)),
     _Sealed(
         audit_events,
         audit_events.c.event_id,
