@@ -29,7 +29,7 @@ from resume_engine.core.policy import NO_POLICY, Policy
 from resume_engine.core.roll_back_plan import assert_none_under_way, under_way
 from resume_engine.core.run import FINISHED_STATUSES, RunStatus
 from resume_engine.core.run_change import RunChange
-from resume_engine.core.run_summary import RunSummary, cleared
+from resume_engine.core.run_summary import RunSummary, finished
 from resume_engine.core.step import Step
 from resume_engine.core.step_record import StepRecord
 from resume_engine.core.store import CheckpointStore
@@ -233,15 +233,7 @@ class Executor:
 
 def completed(run: RunSummary, at: datetime) -> RunSummary:
     """Return the run as completed at the moment `at`."""
-    return cleared(run).evolve(
-        status=RunStatus.COMPLETED,
-        updated_at=at,
-        finished_at=at,
-        lease_owner=None,
-        lease_expires_at=None,
-        lease_live=False,
-        in_flight=(),
-    )
+    return finished(run, RunStatus.COMPLETED, at)
 
 
 def assert_may_complete(run: RunSummary) -> None:

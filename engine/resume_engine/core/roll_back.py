@@ -19,7 +19,7 @@ from resume_engine.core.resume_gates import required_actions
 from resume_engine.core.roll_back_plan import RollBack, Undoing, begun, input_in_doubt, planned
 from resume_engine.core.run import FINISHED_STATUSES, RunStatus
 from resume_engine.core.run_change import RunChange
-from resume_engine.core.run_summary import RunSummary, cleared, failure_of
+from resume_engine.core.run_summary import RunSummary, cleared, failure_of, finished
 from resume_engine.core.step import Step
 from resume_engine.core.step_record import FailureClassification, StepKind, StepRecord
 
@@ -201,16 +201,7 @@ class RollBackExecution(RunExecution):
 
     def cancelled(self, run: RunSummary) -> RunSummary:
         """Return the run with everything undone."""
-        at = clock.utc_now()
-        return cleared(run).evolve(
-            status=RunStatus.CANCELLED,
-            updated_at=at,
-            finished_at=at,
-            lease_owner=None,
-            lease_expires_at=None,
-            lease_live=False,
-            in_flight=(),
-        )
+        return finished(run, RunStatus.CANCELLED, clock.utc_now())
 
     def _as_step(self, undoing: Undoing, name: str) -> Step:
         index = undoing.step_index

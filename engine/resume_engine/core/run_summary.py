@@ -154,6 +154,19 @@ def cleared(run: RunSummary) -> RunSummary:
     )
 
 
+def finished(run: RunSummary, status: RunStatus, at: datetime) -> RunSummary:
+    """Return `run` as ended for good at the moment `at`: nothing is open, nobody holds it."""
+    return cleared(run).evolve(
+        status=status,
+        updated_at=at,
+        finished_at=at,
+        lease_owner=None,
+        lease_expires_at=None,
+        lease_live=False,
+        in_flight=(),
+    )
+
+
 def blockers_of(run: RunSummary) -> list[ResumeBlocker]:
     """Return the decisions that are missing before `run` may go on."""
     if run.failure is None:
