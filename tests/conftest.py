@@ -34,8 +34,13 @@ SETTINGS = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the browser come last: its driver leaves an event loop running, beside which no other starts."""
-    items.sort(key=lambda item: "browser" in item.path.parts)
+    """Let files that drive a browser come last.
+
+    The driver leaves an event loop running, beside which no other starts. Whole files move: the tests of
+    one file stay together in one process.
+    """
+    driving = {item.path for item in items if "playwright" in getattr(item, "fixturenames", ())}
+    items.sort(key=lambda item: item.path in driving)
 
 
 @pytest.fixture(autouse=True)
