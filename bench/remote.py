@@ -17,7 +17,7 @@ from typing import Any
 
 from flask import Flask, request
 from sqlalchemy import text
-from waitress import create_server
+from waitress import create_server, wasyncore
 
 from bench.measure import Timings, table
 from resume_engine.core.engine import ResumeEngine
@@ -99,8 +99,10 @@ def _serving(store: SqlCheckpointStore) -> Iterator[Plane]:
     running.start()
     yield Plane(f"http://127.0.0.1:{server.effective_port}")
     server.task_dispatcher.shutdown(timeout=5)
-    server.close()
+    # Closed by its own thread: what it waits for must not be closed under it.
+    server.trigger.pull_trigger(lambda: wasyncore.close_all(connections, ignore_all=True))
     running.join(10)
+    assert not running.is_alive()
 
 
 def _add_floor(app: Flask, store: SqlCheckpointStore) -> None:
