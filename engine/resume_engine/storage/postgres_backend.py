@@ -18,7 +18,8 @@ from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.driver import TRUSTED_SECONDS, DirectConnections
 from resume_engine.storage.fork_safety import renew_connections_in_children
 from resume_engine.storage.payload_codec import PayloadCodec
-from resume_engine.storage.sql_store import SqlCheckpointStore, moved_on
+from resume_engine.storage.run_update import moved_on
+from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.storage.step_append import PreparedStatement, Values, literals, values
 
 _IDLE_SINCE = "idle_since"

@@ -18,8 +18,9 @@ from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.driver import DirectConnections
 from resume_engine.storage.fork_safety import renew_connections_in_children
 from resume_engine.storage.payload_codec import PayloadCodec
+from resume_engine.storage.run_update import moved_on
 from resume_engine.storage.schema import UtcDateTime
-from resume_engine.storage.sql_store import SqlCheckpointStore, moved_on
+from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.storage.step_append import TwoStatements, sqlite_moment, values
 
 BUSY_TIMEOUT_SECONDS = 15.0

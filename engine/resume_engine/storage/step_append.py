@@ -2,7 +2,7 @@
 
 Nearly every write of a workflow is this one: a record that completed, and the counters of its run. It goes
 straight to the driver with statements made once; every other change takes the general path of
-`sql_store.commit`. Both write the same rows, which a test holds together.
+`SqlCheckpointStore.commit`. Both write the same rows, which a test holds together.
 """
 
 from __future__ import annotations
