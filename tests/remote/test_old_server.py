@@ -15,6 +15,7 @@ from resume_engine.core.errors import RemoteUnsupportedError, ResumeBlockedError
 from resume_engine.core.failure_classifier import PartialStepError, PermanentStepError, TransientStepError
 from resume_engine.core.idempotency import hash_input
 from resume_engine.core.run import RunStatus
+from resume_engine.core.step import Step
 from resume_engine.storage.remote_backend import RemoteCheckpointStore
 from resume_engine.worker import Worker
 
@@ -137,6 +138,19 @@ def test_a_run_driven_step_by_step(engine: ResumeEngine) -> None:
     assert again.output_data == {"b": 2}
     found = engine.get_run_status(run.run_id)
     assert found is not None and found.status is RunStatus.COMPLETED
+
+
+def test_a_rollback_that_nobody_could_resume_is_refused(engine: ResumeEngine) -> None:
+    run = engine.start_run("billing")
+    undone: list[str] = []
+    made = [Step("fetch", lambda *_: {"order": 7}, compensate=lambda _, key: undone.append(key) or {})]
+    failing = Step("charge", steps(PermanentStepError("b"))[1][1])
+    with pytest.raises(PermanentStepError):
+        engine.execute_workflow(run.run_id, [*made, failing])
+    with pytest.raises(RemoteUnsupportedError, match="cannot be rolled back"):
+        engine.roll_back(run.run_id, [*made, failing], requested_by="olga@example.com", note="wrong")
+    found = engine.get_run_status(run.run_id)
+    assert undone == [] and found is not None and found.status is RunStatus.FAILED
 
 
 def test_a_worker_is_told_that_this_server_knows_too_little(engine: ResumeEngine) -> None:

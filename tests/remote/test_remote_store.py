@@ -16,7 +16,6 @@ from resume_engine.core.errors import (
     LeaseLostError,
     RemoteAccessError,
     RemoteUnreachableError,
-    RemoteUnsupportedError,
     ResumeBlockedError,
     RunBusyError,
     RunExistsError,
@@ -222,7 +221,7 @@ def test_refusals_are_clear(
         engine.grant_human_approval(run.run_id, "mallory@example.com")
     with pytest.raises(RunExistsError):
         engine.start_run("billing", run_id=run.run_id)
-    with pytest.raises(RemoteUnsupportedError, match="where its database is"):
+    with pytest.raises(RemoteAccessError, match="^403 needs operator"):
         steps = [Step(name, fn, compensate=fn) for name, fn in MENDED]
         engine.roll_back(run.run_id, steps, requested_by="olga@example.com", note="wrong order")
 

@@ -85,11 +85,12 @@ OVER_HTTP = (
     "test_get_run",
     "test_read_steps",
     "test_renew_lease",
+    "test_roll_back",
     "test_update_run",
 )
 """The modules of the verbs that a runner needs; the others are about a database."""
 # Over HTTP the second database shows little that the first one does not.
-HTTP_POSTGRES = ("test_append_step", "test_renew_lease")
+HTTP_POSTGRES = ("test_append_step", "test_renew_lease", "test_roll_back")
 
 
 def kinds_for(module: str, kinds: Sequence[str]) -> list[str]:

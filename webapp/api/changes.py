@@ -13,7 +13,7 @@ from resume_engine.core.messages import read_intent, summary_message
 from resume_engine.core.payload import from_text
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.core.runner_change import RunnerChange, Term, repeated
+from resume_engine.core.runner_request import RunnerChange, Term, repeated
 from resume_engine.core.store import CheckpointStore
 from webapp.api import one_run
 from webapp.api.runner_shapes import Change, Hold

@@ -1,20 +1,24 @@
-"""Who executes a run: claimed, kept, completed and let go over HTTP, in one call each."""
+"""Who executes a run: claimed, kept, completed, rolled back and let go over HTTP, in one call each."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from flask_openapi3.blueprint import APIBlueprint
 
+from resume_engine.core import runner_roll_back
 from resume_engine.core.errors import InvalidValueError
 from resume_engine.core.lease import check_lease_seconds
 from resume_engine.core.permissions import Permission
-from resume_engine.core.runner_change import Claim, RunnerChange, claim, close_interrupted, completion
+from resume_engine.core.runner_change import claim, close_interrupted, completion
+from resume_engine.core.runner_request import Claim, Rollback, RunnerChange
 from webapp.api import changes, one_run
 from webapp.api.resource import resource
-from webapp.api.runner_shapes import Change, ChangeLease, Hold
+from webapp.api.runner_shapes import Change, ChangeLease, Hold, RollBack
 from webapp.api.shapes import Message, Problem, RunPath
-from webapp.extensions import current_store
+from webapp.extensions import current_policy, current_store
+from webapp.keys.caller import refuse_to_cancel
 from webapp.permissions import current_actor, requires
 
 
@@ -23,6 +27,7 @@ def blueprint() -> APIBlueprint:
     api = resource("leases", __name__)
     api.get("/runs/<path:run_id>/lease", responses={"200": Message})(show_lease)
     api.post("/runs/<path:run_id>/lease", responses={"200": Message, "409": Problem})(change_lease)
+    api.post("/runs/<path:run_id>/roll_back", responses={"200": Message, "409": Problem})(begin_roll_back)
     return api
 
 
@@ -46,6 +51,20 @@ def change_lease(path: RunPath, body: ChangeLease) -> dict[str, Any]:
     run = one_run.load(path.run_id)
     close_interrupted(current_store(), run, given, current_actor(), asked=body.asked)
     return changes.answer(one_run.load(path.run_id))
+
+
+@requires(Permission.GATES_DECIDE)
+def begin_roll_back(path: RunPath, body: RollBack) -> dict[str, Any]:
+    """Take a run to undo what it did, overruling its gates; each compensation is recorded as a step."""
+    refuse_to_cancel()
+    given = Rollback(
+        **changes.common(body.change),
+        note=body.note,
+        compensated=frozenset(body.compensated),
+        display_name=body.display_name,
+    )
+    judge = partial(runner_roll_back.begin, policy=current_policy())
+    return changes.answer(changes.written(path.run_id, given, judge))
 
 
 def _claim(body: ChangeLease, change: Change) -> Claim:

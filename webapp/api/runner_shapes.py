@@ -132,6 +132,15 @@ class ChangeLease(Strict):
     asked: bool = False
 
 
+class RollBack(Strict):
+    """The body of `POST /runs/{id}/roll_back`; `compensated` are the steps that can be undone, by index."""
+
+    change: Change
+    note: Note
+    compensated: Annotated[list[Count], Field(max_length=100_000)]
+    display_name: Text255 | None = None
+
+
 class RefusedDecision(Strict):
     """The body of `POST /runs/{id}/refused_decisions`."""
 

@@ -12,7 +12,8 @@ from resume_engine.core.idempotency import generate_idempotency_key, hash_input
 from resume_engine.core.payload import payload_hash
 from resume_engine.core.permissions import Permission
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.core.runner_change import Recording, recording
+from resume_engine.core.runner_change import recording
+from resume_engine.core.runner_request import Recording
 from resume_engine.core.step_record import StepRecord, StepStatus
 from webapp.api import changes, one_run
 from webapp.api.resource import resource

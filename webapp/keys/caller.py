@@ -63,6 +63,12 @@ def refuse_demo_key() -> None:
         raise AccessDeniedError("This key is for the three runs of the demo: GET /demo/runs lists them.")
 
 
+def refuse_to_cancel() -> None:
+    """Raise `AccessDeniedError` when the key is one that may not end a run for good."""
+    if current_caller().demo_only:
+        raise AccessDeniedError("A key for the demo opens gates; it cancels no run.")
+
+
 def assert_may_touch(environment: Environment, run_id: str | None = None) -> None:
     """Raise `AccessDeniedError` when the key is for other environments or for the demo runs only."""
     if run_id not in DEMO_RUN_IDS:

@@ -88,6 +88,8 @@ def _failure(
     run: RunSummary, in_flight: StepInFlight | None, classification: FailureClassification, lost: bool
 ) -> Failure:
     since = in_flight.since if in_flight is not None else run.updated_at
+    # A retry that was waited for had not begun; all the same its name tells a rollback from a workflow.
+    waiting = run.in_flight[0] if run.in_flight else None
     doubt = "its outcome is unknown" if in_flight is not None else "no step was under way"
     message = (
         f"Interrupted: {run.lease_owner} vanished, {doubt} (since {since.isoformat(timespec='seconds')})"
@@ -95,8 +97,8 @@ def _failure(
     if lost:
         message += f"; {run.takeovers + 1} executors in a row vanished at this step"
     return Failure(
-        step_index=in_flight.step_index if in_flight is not None else run.resume_from_index,
-        step_name=in_flight.step_name if in_flight is not None else "__run__",
+        step_index=waiting.step_index if waiting is not None else run.resume_from_index,
+        step_name=waiting.step_name if waiting is not None else "__run__",
         sequence=run.next_sequence,
         classification=classification,
         error_type="Interrupted",

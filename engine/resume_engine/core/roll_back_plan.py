@@ -7,12 +7,10 @@ tells when that event must be looked for.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from resume_engine.core import compensation
-from resume_engine.core.actor import Actor
 from resume_engine.core.audit import EventType
 from resume_engine.core.decisions import DecisionKind
 from resume_engine.core.errors import InvalidValueError, PayloadLockedError, RunFinishedError
@@ -21,7 +19,6 @@ from resume_engine.core.interruption import step_in_doubt
 from resume_engine.core.payload import payload_hash
 from resume_engine.core.run import FINISHED_STATUSES
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.core.step import Step
 from resume_engine.core.step_record import (
     COMPENSATION_PREFIX,
     FailureClassification,
@@ -55,23 +52,31 @@ class RollBack:
     since: int  # the first sequence that a record of this rollback can have
     undone: tuple[Undoing, ...]
     not_compensated: tuple[Undoing, ...]
+    display_name: str | None = None  # who a caller of the API says it is; `requested_by` is its key
 
     def payload(self) -> dict[str, Any]:
         """Return what its events say."""
-        return {
+        payload: dict[str, Any] = {
             "requested_by": self.requested_by,
             "since": self.since,
             "compensated": [asdict(undoing) for undoing in self.undone],
             "not_compensated": [asdict(undoing) for undoing in self.not_compensated],
         }
+        return payload if self.display_name is None else payload | {"display_name": self.display_name}
 
 
 def under_way(store: CheckpointStore, run: RunSummary) -> RollBack | None:
     """Return the rollback that was begun for a run and not finished, or None."""
-    names = [step.step_name for step in run.in_flight] + ([run.failure.step_name] if run.failure else [])
-    if run.status in FINISHED_STATUSES or not any(n.startswith(COMPENSATION_PREFIX) for n in names):
+    if run.status in FINISHED_STATUSES or not names_under_way(run):
         return None
     return begun(store, run.run_id)
+
+
+def names_under_way(run: RunSummary) -> list[tuple[int, str]]:
+    """Return index and name of the compensations that the row of a run names: in flight, or failed."""
+    found = [(step.step_index, step.step_name) for step in run.in_flight]
+    found += [(run.failure.step_index, run.failure.step_name)] if run.failure else []
+    return [(index, name) for index, name in found if name.startswith(COMPENSATION_PREFIX)]
 
 
 def assert_none_under_way(store: CheckpointStore, run: RunSummary) -> None:
@@ -92,28 +97,33 @@ def begun(store: CheckpointStore, run_id: str) -> RollBack | None:
                 since=int(event.payload["since"]),
                 undone=tuple(Undoing(**one) for one in event.payload["compensated"]),
                 not_compensated=tuple(Undoing(**one) for one in event.payload["not_compensated"]),
+                display_name=event.payload.get("display_name"),
             )
     return None
 
 
 def planned(
-    store: CheckpointStore, run: RunSummary, steps: Sequence[Step], actor: Actor, note: str
+    store: CheckpointStore,
+    run: RunSummary,
+    has_compensation: Callable[[Undoing], bool],
+    *,
+    requested_by: str,
+    note: str,
+    display_name: str | None = None,
 ) -> RollBack:
-    """Return what has to be undone of a run; raise when the steps given are not those it was made with."""
-    undone: list[Undoing] = []
-    missing: list[Undoing] = []
-    for undoing in _standing(store, run):
-        step = compensation.step_at(run.run_id, steps, undoing.step_index, undoing.step_name)
-        (missing if step.compensate is None else undone).append(undoing)
+    """Return what has to be undone of a run; raise what `has_compensation` raises."""
+    standing = _standing(store, run)
+    undone = [undoing for undoing in standing if has_compensation(undoing)]
     for undoing in undone:
         if undoing.sequence is None:
             input_in_doubt(store, run.run_id, undoing)  # raises now rather than in the middle
     return RollBack(
-        requested_by=actor.name,
+        requested_by=requested_by,
         note=note,
         since=run.next_sequence,
         undone=tuple(undone),
-        not_compensated=tuple(missing),
+        not_compensated=tuple(undoing for undoing in standing if undoing not in undone),
+        display_name=display_name,
     )
 
 

@@ -7,89 +7,37 @@ gate or pass one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Any
 
-from resume_engine.core import clock
+from resume_engine.core import clock, runner_roll_back
 from resume_engine.core.actor import Actor
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.errors import InvalidValueError, LeaseLostError, ResumeBlockedError, StaleRunError
 from resume_engine.core.execution import assert_open
 from resume_engine.core.executor import RUN_BLOCK_STEP, assert_may_complete, completed
 from resume_engine.core.gate_closing import closed_in_time
-from resume_engine.core.idempotency import generate_idempotency_key
 from resume_engine.core.interruption import assert_may_continue, interrupted_step
 from resume_engine.core.lease import assert_idle
 from resume_engine.core.open_failures import after_record
-from resume_engine.core.outside_writes import check_record
 from resume_engine.core.payload import payload_hash
-from resume_engine.core.roll_back_plan import assert_none_under_way
+from resume_engine.core.roll_back_plan import assert_none_under_way, under_way
 from resume_engine.core.run import RunStatus
 from resume_engine.core.run_change import RunChange
-from resume_engine.core.run_summary import RunSummary, StepInFlight, retrying
+from resume_engine.core.run_summary import RunSummary, StepInFlight
+from resume_engine.core.runner_request import (
+    Claim,
+    Recording,
+    RunnerChange,
+    assert_next_term,
+    assert_version,
+    check_recorded,
+    holds,
+    lease_of,
+    retried,
+)
 from resume_engine.core.step import Step
-from resume_engine.core.step_record import FailureClassification, StepRecord
 from resume_engine.core.store import CheckpointStore
 from resume_engine.core.workflow import fingerprint
-
-
-@dataclass(frozen=True, kw_only=True)
-class Term:
-    """One executor's hold on a run; `seconds` is how long from now, None leaves the end as it is."""
-
-    owner: str
-    token: int
-    seconds: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunnerChange:
-    """What every change says: its name, the version it is based on, who holds the run afterwards."""
-
-    change_id: str
-    version: int
-    lease: Term | None = None  # None: nobody, from now on
-    in_flight: tuple[StepInFlight, ...] = ()
-    retry_at: datetime | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Claim(RunnerChange):
-    """Take a run, or go on under the lease that is held; a workflow says what it consists of."""
-
-    steps_total: int | None = None
-    workflow: Sequence[str] | None = None
-    initial_input: dict[str, Any] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recording(RunnerChange):
-    """Record one attempt; `held` is the term it was made under, if any.
-
-    `follows_failure`: the run has a failure afterwards, as far as the runner knows.
-    """
-
-    record: StepRecord
-    held: Term | None = None
-    follows_failure: bool = False
-
-
-def repeated(store: CheckpointStore, run: RunSummary, given: RunnerChange) -> bool:
-    """Return whether a change was written before: its answer got lost, and it is asked for again."""
-    if run.version <= given.version:
-        return False
-    if run.change_id == given.change_id:
-        return True
-    if not isinstance(given, Recording):
-        return False
-    stored = store.load_step(run.run_id, given.record.sequence)
-    return stored is not None and _attempt(stored) == _attempt(given.record)
-
-
-def _attempt(record: StepRecord) -> tuple[object, ...]:
-    return record.idempotency_key, record.status, record.attempt, record.worker, record.started_at
 
 
 def claim(store: CheckpointStore, run: RunSummary, given: Claim, actor: Actor) -> RunChange:
@@ -97,12 +45,14 @@ def claim(store: CheckpointStore, run: RunSummary, given: Claim, actor: Actor) -
     if given.lease is None or given.lease.seconds is None:
         raise InvalidValueError("seconds", "say how long the run is held")
     run = closed_in_time(store, run, actor)
-    _assert_version(run, given)
-    is_held = _holds(run, given.lease)
+    assert_version(run, given)
+    is_held = holds(run, given.lease)
     if not is_held:
-        _assert_next_term(run, given.lease)
+        assert_next_term(run, given.lease)
+    begun = under_way(store, run)
+    if begun is not None:
+        return runner_roll_back.go_on(store, run, begun, given, given.lease, actor)
     _assert_intents(run, given.in_flight, is_held)
-    assert_none_under_way(store, run)
     lost = None if is_held else interrupted_step(run)
     if not is_held and not run.blocked_by:
         assert_may_continue(store, run, None, actor)
@@ -115,7 +65,7 @@ def claim(store: CheckpointStore, run: RunSummary, given: Claim, actor: Actor) -
         retry_at=run.retry_at if given.retry_at is not None else None,
         cleared_until=run.cleared_until if run.blocked_by else None,
         steps_total=run.steps_total if given.steps_total is None else given.steps_total,
-        **_lease_of(given.lease, at),
+        **lease_of(given.lease, at),
     )
     if given.workflow is not None:
         after = after.evolve(workflow_hash=fingerprint(given.workflow))
@@ -134,27 +84,29 @@ def claim(store: CheckpointStore, run: RunSummary, given: Claim, actor: Actor) -
 
 def recording(store: CheckpointStore, run: RunSummary, given: Recording, actor: Actor) -> RunChange:
     """Return the change that records an attempt, with all that follows, or raise why it is refused."""
-    _assert_version(run, given)
+    assert_version(run, given)
     record = given.record
     if given.held is None:
         run = closed_in_time(store, run, actor)
-        _assert_version(run, given)
+        assert_version(run, given)
         assert_idle(run)
-    elif not _holds(run, given.held):
+    elif not holds(run, given.held):
         raise LeaseLostError(run.run_id, given.held.owner, run.lease_owner)
-    _check_recorded(run, record)
+    check_recorded(run, record)
     assert_open(run, record.step_name)
-    assert_none_under_way(store, run)
+    begun = under_way(store, run)
+    if begun is not None:
+        return runner_roll_back.undone(store, run, begun, given, actor)
     after = after_record(store, run, record, only_blocking=not given.follows_failure)
     if given.retry_at is not None:
-        after = _retried(run, after, given)
+        after = retried(run, after, given)
     if given.lease is None:
         after = after.evolve(lease_owner=None, lease_expires_at=None, lease_live=False, in_flight=())
     else:
-        if given.held is None or not _holds(run, given.lease):
+        if given.held is None or not holds(run, given.lease):
             raise LeaseLostError(run.run_id, given.lease.owner, run.lease_owner)
         _assert_intents(run, given.in_flight, True)
-        after = after.evolve(in_flight=given.in_flight, **_lease_of(given.lease, clock.utc_now()))
+        after = after.evolve(in_flight=given.in_flight, **lease_of(given.lease, clock.utc_now()))
     return RunChange(
         before=run,
         after=after,
@@ -166,10 +118,10 @@ def recording(store: CheckpointStore, run: RunSummary, given: Recording, actor: 
 
 def completion(store: CheckpointStore, run: RunSummary, given: RunnerChange, actor: Actor) -> RunChange:
     """Return the change that completes a run; `lease` is the term that it ends."""
-    _assert_version(run, given)
+    assert_version(run, given)
     assert_open(run, RUN_BLOCK_STEP)
     assert_none_under_way(store, run)
-    if given.lease is None or not _holds(run, given.lease):
+    if given.lease is None or not holds(run, given.lease):
         assert_may_complete(run)
     after = completed(run, clock.utc_now())
     event = AuditEvent.by(actor, EventType.RUN_COMPLETED, after.updated_at, run_id=run.run_id)
@@ -182,7 +134,7 @@ def close_interrupted(
     """Close the gates of a run whose executor vanished; `asked`: its step wants a person to look."""
     if run.version == given.version + 1 and run.failure is not None and run.failure.lease_token is not None:
         return  # closed by the same call, whose answer got lost
-    _assert_version(run, given)
+    assert_version(run, given)
     try:
         step = Step("interrupted", _never, on_interrupted="gate" if asked else "retry")
         assert_may_continue(store, run, step, actor)
@@ -195,58 +147,12 @@ def _never(_: dict[str, Any], __: str) -> dict[str, Any]:
     raise AssertionError("the step of an interrupted attempt is not called here")
 
 
-def _assert_version(run: RunSummary, given: RunnerChange) -> None:
-    if run.version != given.version:
-        raise StaleRunError(run.run_id, f"version {given.version}", f"version {run.version}")
-
-
-def _holds(run: RunSummary, term: Term) -> bool:
-    return (run.lease_owner, run.lease_token) == (term.owner, term.token)
-
-
-def _assert_next_term(run: RunSummary, term: Term) -> None:
-    assert_idle(run)
-    if term.token != run.lease_token + 1:
-        raise LeaseLostError(run.run_id, term.owner, run.lease_owner)
-
-
 def _assert_intents(run: RunSummary, intents: tuple[StepInFlight, ...], is_held: bool) -> None:
     """Raise while a gate is closed for one of the steps that are about to be called."""
     known = {step.idempotency_key for step in run.in_flight} if is_held else set()
     names = [step.step_name for step in intents if step.idempotency_key not in known]
     for name in names or ([] if is_held else [RUN_BLOCK_STEP]):
         assert_open(run, name)
-
-
-def _lease_of(term: Term, at: datetime) -> dict[str, Any]:
-    if term.seconds is None:
-        return {"lease_owner": term.owner, "lease_token": term.token}
-    return {
-        "lease_owner": term.owner,
-        "lease_token": term.token,
-        "lease_expires_at": at + timedelta(seconds=term.seconds),
-        "lease_live": True,
-    }
-
-
-def _check_recorded(run: RunSummary, record: StepRecord) -> None:
-    check_record(record)
-    if record.sequence != run.next_sequence:
-        raise StaleRunError(run.run_id, f"sequence {run.next_sequence}", f"sequence {record.sequence}")
-    expected = generate_idempotency_key(run.run_id, record.step_name, record.step_index, record.input_hash)
-    if record.idempotency_key != expected:
-        raise InvalidValueError(
-            "idempotency_key", f"is not that of step {record.step_index} {record.step_name!r} with this input"
-        )
-
-
-def _retried(run: RunSummary, after: RunSummary, given: Recording) -> RunSummary:
-    record, retry_at = given.record, given.retry_at
-    transient = record.failure_classification is FailureClassification.TRANSIENT
-    if not record.is_failed or not transient or given.lease is None or retry_at is None:
-        raise InvalidValueError("retry_at", "only a transient failure is tried again by its executor")
-    seconds = max(0.0, (retry_at - record.timestamp).total_seconds())
-    return retrying(run, after, record.timestamp, seconds)
 
 
 def _claim_events(

@@ -129,7 +129,8 @@ class HttpTransport:
         if error is not None:
             raise error
         if status == 403:
-            needed = "operator" if "/decisions" in str(response.request.url) else "runner"
+            asked = response.request.url.path.rpartition("/")[2]
+            needed = "operator" if asked in ("decisions", "roll_back") else "runner"
             raise RemoteAccessError(f"403 needs {needed}: {detail}")
         if status == 400:
             raise InvalidValueError("request", detail)

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
+from resume_engine.core.audit import EventType
 from resume_engine.core.decision import gates_view
-from resume_engine.core.errors import RunNotFoundError
+from resume_engine.core.errors import RemoteUnsupportedError, RunNotFoundError
 from resume_engine.core.resume_gates import GateAction, get_resume_blockers
 from resume_engine.core.run import Run, RunStatus
 from resume_engine.core.run_change import RunChange
@@ -56,6 +57,11 @@ class OldServer:
     def commit(self, change: RunChange) -> RunSummary:
         """Write a change as far as the server can keep it; status and decisions in a call of their own."""
         before, after = change.before, change.after
+        if any(event.event_type == EventType.RUN_ROLLING_BACK for event in change.events):
+            raise RemoteUnsupportedError(
+                f"Run {after.run_id} cannot be rolled back: a control plane of release 0.2.0 cannot keep "
+                "what is left to be undone. Undo it by hand, and reject the run."
+            )
         path = f"/runs/{quote(after.run_id, safe='')}"
         if change.record is not None:
             self._post_step(path, before, change.record)

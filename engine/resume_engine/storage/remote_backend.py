@@ -200,6 +200,8 @@ class RemoteCheckpointStore(CheckpointStore):
                 raise
             answer = self._http.call("POST", path, wanted.body)
         except DecisionError as refusal:
+            if not change.decisions:
+                raise  # of a rollback: refused over there, and nothing else
             self._refused_there.add((change.before.run_id, change.decisions[0].failure_key))
             if isinstance(refusal, AlreadyDecidedError):
                 raise self._with_decision(change, refusal) from None

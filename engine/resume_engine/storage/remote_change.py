@@ -6,6 +6,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
+from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.errors import RemoteUnsupportedError
 from resume_engine.core.messages import intent_message, step_message
 from resume_engine.core.payload import encode, storable
@@ -29,7 +30,7 @@ def change_request(change: RunChange) -> ChangeRequest:
     after = change.after
     if change.decisions:
         return ChangeRequest("decisions", _decision(change), change.change_id or secrets.token_hex(8))
-    if change.record is not None and after.status is not RunStatus.CANCELLED:
+    if change.record is not None:
         return ChangeRequest("steps", _step(change, change.record))
     if after.status is RunStatus.COMPLETED:
         body = {"action": "complete", "change": _common(change) | {"lease": _held(change.before)}}
@@ -37,10 +38,11 @@ def change_request(change: RunChange) -> ChangeRequest:
     if after.failure is not None and after.failure.lease_token is not None and after.blocked_by:
         asked = after.failure.classification is FailureClassification.PERMANENT
         return ChangeRequest("lease", {"action": "interrupt", "asked": asked, "change": _common(change)})
-    if after.lease_owner is None or any(event.event_type.startswith("run.roll") for event in change.events):
-        raise RemoteUnsupportedError(
-            f"Run {after.run_id} is rolled back where its database is: over HTTP this is not possible."
-        )
+    for event in change.events:
+        if event.event_type == EventType.RUN_ROLLING_BACK:
+            return ChangeRequest("roll_back", _roll_back(change, event))
+    if after.lease_owner is None:
+        raise RemoteUnsupportedError(f"Over HTTP nothing can make run {after.run_id} {after.status}.")
     return ChangeRequest("lease", _claim(change))
 
 
@@ -70,6 +72,16 @@ def _claim(change: RunChange) -> dict[str, Any]:
         "steps_total": after.steps_total if of_workflow else None,
         "workflow": None if change.workflow is None else list(change.workflow),
         "initial_input_text": None if change.initial_input is None else encode(change.initial_input),
+    }
+
+
+def _roll_back(change: RunChange, begun: AuditEvent) -> dict[str, Any]:
+    """Say which steps can be undone; the control plane reads from its record what has to be."""
+    return {
+        "change": _common(change),
+        "note": begun.note,
+        "compensated": [undoing["step_index"] for undoing in begun.payload["compensated"]],
+        "display_name": begun.actor,  # the audit names the key
     }
 
 

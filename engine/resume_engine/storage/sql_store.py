@@ -91,6 +91,8 @@ class SqlCheckpointStore(RunReader, CheckpointStore):
         check_run(run)
         before = closed_in_time(self, before, ENGINE_ACTOR)
         after = with_status(before, run.status, clock.utc_now())
+        if after.status is not before.status:
+            assert_none_under_way(self, before)
         event = AuditEvent.by(
             actor,
             EventType.RUN_UPDATED,
