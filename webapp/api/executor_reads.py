@@ -18,7 +18,7 @@ from resume_engine.core.step_record import StepRecord
 from webapp.api import changes, one_run
 from webapp.api.resource import resource
 from webapp.api.runner_shapes import Count, Decide, RefusedDecision
-from webapp.api.shapes import FailureKey, Message, Problem, RunPath, Strict, Text255
+from webapp.api.shapes import FailureKey, Message, Problem, Query, RunPath, Text255
 from webapp.errors import AccessDeniedError, problem
 from webapp.extensions import current_policy, current_store
 from webapp.keys.caller import current_caller, refuse_to_cancel
@@ -27,11 +27,11 @@ from webapp.permissions import current_actor, requires
 STEPS_PER_PAGE = 500
 
 
-class StepsQuery(Strict):
+class StepsQuery(Query):
     """Which records."""
 
-    after: Annotated[int, Field(ge=-1, lt=2**31, strict=False)] = -1
-    completed_only: Annotated[bool, Field(strict=False)] = False
+    after: Annotated[int, Field(ge=-1, lt=2**31)] = -1
+    completed_only: bool = False
 
 
 class StepPath(RunPath):
@@ -40,19 +40,19 @@ class StepPath(RunPath):
     sequence: Annotated[Count, Field(strict=False)]
 
 
-class DecisionsQuery(Strict):
+class DecisionsQuery(Query):
     """Which decisions."""
 
     failure_key: FailureKey | None = None
 
 
-class ResumableQuery(Strict):
+class ResumableQuery(Query):
     """Which runs a worker asks for."""
 
     workflow: list[Text255] = []
     failed_before: str
-    max_attempts: Annotated[Count, Field(strict=False)]
-    limit: Annotated[int, Field(ge=1, le=10_000, strict=False)]
+    max_attempts: Count
+    limit: Annotated[int, Field(ge=1, le=10_000)]
 
 
 def blueprint() -> APIBlueprint:

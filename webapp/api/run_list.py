@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from resume_engine.core.clock import as_utc
 from resume_engine.core.errors import InvalidValueError
@@ -14,6 +14,7 @@ from resume_engine.core.run import Environment
 from resume_engine.core.run_summary import RunState, RunSummary
 from resume_engine.core.step_record import FailureClassification
 from resume_engine.storage.run_filter import RunFilter
+from webapp.api.shapes import Query
 
 DEFAULT_LIMIT = 50
 MOST_RUNS = 200
@@ -36,10 +37,8 @@ Text = Annotated[str, Field(max_length=255)]
 Moment = Annotated[datetime, AfterValidator(_utc)]
 
 
-class RunListQuery(BaseModel):
+class RunListQuery(Query):
     """The parameters of `GET /runs`; the explorer's address takes the same."""
-
-    model_config = ConfigDict(extra="forbid")
 
     q: Text | None = Field(None, description="The beginning of a run id or a part of a workflow name.")
     status: RunState | None = Field(None, description="As people are shown it; answers call it `state`.")

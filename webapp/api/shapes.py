@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +19,22 @@ class Strict(BaseModel):
     """A shape that takes nothing it does not know and turns nothing into something else."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Query(BaseModel):
+    """The parameters of a call; flask-openapi3 asks for their schema at every request, so it is kept."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the JSON schema; the one that is asked for without further words is made once."""
+        return super().model_json_schema(*args, **kwargs) if args or kwargs else _plain_schema(cls)
+
+
+@cache
+def _plain_schema(query: type[Query]) -> dict[str, Any]:
+    return super(Query, query).model_json_schema()
 
 
 class RunPath(Strict):

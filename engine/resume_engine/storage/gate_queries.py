@@ -181,7 +181,7 @@ class GateQueries:
     def decided_since(self, since: datetime, *, limit: int = 50) -> list[Decided]:
         """Return what was decided since then, newest first, with the runs as they stand now."""
         query = (
-            select(*labelled(decisions.c, _DECISION), *rows.SUMMARY_COLUMNS)
+            select(*rows.SUMMARY_COLUMNS, *labelled(decisions.c, _DECISION))
             .join(runs, runs.c.run_id == decisions.c.run_id)
             .where(decisions.c.decided_at >= since)
             .order_by(decisions.c.decided_at.desc(), decisions.c.decision_id.desc())

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import fields
 from datetime import datetime
+from functools import lru_cache
 from json.encoder import encode_basestring_ascii
 from typing import Any
 
@@ -26,8 +28,15 @@ from resume_engine.storage.schema import runs, step_records
 AnyRow = Any
 """A SQLAlchemy row; its generic type differs between the 2.0 and 2.1 series."""
 
+# In the order in which `summary_from_row` reads them: first what a summary calls by the same name.
+PLAIN_FIELDS = tuple(field.name for field in fields(RunSummary) if field.name in runs.c)
 _LARGE = ("metadata_json", "initial_input_json", "workflow_json")
-SUMMARY_COLUMNS = [column for column in runs.c if column.name not in _LARGE]
+SUMMARY_COLUMNS = [
+    *(runs.c[name] for name in PLAIN_FIELDS),
+    *(column for column in runs.c if column.name not in (*PLAIN_FIELDS, *_LARGE)),
+]
+_STATUSES = {status.value: status for status in RunStatus}
+_ENVIRONMENTS = {environment.value: environment for environment in Environment}
 
 
 # Kinds of events that never hold data of a run's payloads.
@@ -35,40 +44,15 @@ PLAIN_EVENTS = ("access.", "audit.", "auth.", "key.", "payload.", "user.")
 
 
 def summary_from_row(row: AnyRow, codec: PayloadCodec = PLAIN, *, lease_live: bool = False) -> RunSummary:
-    """Return the summary held by a row of `SUMMARY_COLUMNS`."""
-    return RunSummary(
-        run_id=row.run_id,
-        workflow_name=row.workflow_name,
-        status=RunStatus(row.status),
-        environment=Environment(row.environment),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        steps_completed=row.steps_completed,
-        steps_total=row.steps_total,
-        next_sequence=row.next_sequence,
-        resume_from_index=row.resume_from_index,
-        failure=_failure_from_row(row, codec),
-        blocked_by=_split_actions(row.blocked_by),
-        blocked_since=row.blocked_since,
-        cleared_by=row.cleared_by,
-        cleared_at=row.cleared_at,
-        cleared_until=row.cleared_until,
-        lease_owner=row.lease_owner,
-        lease_token=row.lease_token,
-        lease_expires_at=row.lease_expires_at,
-        lease_live=lease_live,
-        in_flight=_in_flight_from_text(row.in_flight_json),
-        retry_at=row.retry_at,
-        takeovers=row.takeovers,
-        workflow_hash=row.workflow_hash,
-        finished_at=row.finished_at,
-        started_by=row.started_by,
-        initial_input_hash=row.initial_input_hash,
-        version=row.version,
-        change_id=row.change_id,
-        chain_seq=row.chain_seq,
-        chain_head=row.chain_head,
-    )
+    """Return the summary held by a row that begins with `SUMMARY_COLUMNS`; a list reads fifty of them."""
+    values: dict[str, Any] = dict(zip(PLAIN_FIELDS, row, strict=False))
+    values["status"] = _STATUSES[values["status"]]
+    values["environment"] = _ENVIRONMENTS[values["environment"]]
+    values["blocked_by"] = _split_actions(values["blocked_by"])
+    values["failure"] = _failure_from_row(row, codec)
+    values["in_flight"] = _in_flight_from_text(row.in_flight_json)
+    values["lease_live"] = lease_live
+    return RunSummary.of(values)
 
 
 def _failure_from_row(row: AnyRow, codec: PayloadCodec) -> Failure | None:
@@ -115,6 +99,7 @@ def in_flight_text(steps: tuple[StepInFlight, ...]) -> str | None:
     return f"[{', '.join(written)}]"
 
 
+@lru_cache
 def _split_actions(text: str | None) -> tuple[GateAction, ...]:
     return tuple(GateAction(word) for word in text.split("+")) if text else ()
 

@@ -15,6 +15,7 @@ from tests.factories import RunFactory
 from tests.provision.app_fixtures import Statements
 from tests.webapp.api.caller import ApiClient, without_key
 from tests.webapp.api.conftest import Call
+from webapp.api.run_list import RunListQuery
 
 SECRET = {"api_token": "tok-5e5e5e5e", "amount": 3}
 READS = ("", "/status", "/resume_blockers", "/audit_log", "/audit_events", "/replay", "/compliance_export")
@@ -256,3 +257,18 @@ def test_a_list_costs_the_same_for_one_run_and_for_many(
     statements.clear()
     auditor.get("/runs")
     assert len(statements) == few <= 2  # the key, the list
+
+
+def test_the_schema_of_the_parameters_is_made_once(
+    call: Call, runs: RunFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auditor = call("auditor")
+    auditor.get("/runs?limit=1")
+
+    def made(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("a request made a JSON schema, which takes longer than the list")
+
+    monkeypatch.setattr("pydantic.json_schema.GenerateJsonSchema.generate", made)
+    with pytest.raises(AssertionError):
+        RunListQuery.model_json_schema(by_alias=True)
+    assert auditor.get("/runs?limit=2&status=blocked").status_code == 200
