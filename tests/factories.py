@@ -12,14 +12,14 @@ from typing import Any
 
 from sqlalchemy import insert, update
 
-from resume_engine.core.actor import Actor, Channel
+from resume_engine.conformance.samples import OLGA, failing, passing
+from resume_engine.core.actor import Actor
 from resume_engine.core.checkpoint_store import ResumeEngine
 from resume_engine.core.clock import ManualClock, replaced_by, utc_now
 from resume_engine.core.decisions import DecisionKind
 from resume_engine.core.failure_classifier import PartialStepError, PermanentStepError, TransientStepError
 from resume_engine.core.idempotency import generate_idempotency_key, generate_run_id, hash_input
 from resume_engine.core.lease import Lease
-from resume_engine.core.permissions import Role
 from resume_engine.core.run import Run, RunStatus
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
@@ -35,22 +35,6 @@ ERRORS: Mapping[str, type[Exception]] = {
     "permanent": PermanentStepError,
     "partial": PartialStepError,
 }
-OLGA = Actor(name="olga@example.com", role=Role.OPERATOR, channel=Channel.DASHBOARD)
-"""The operator who decides when a test does not say who."""
-
-
-def passing(value: Payload) -> Any:
-    """Return a step function whose output is `value`."""
-    return lambda _input, _key: dict(value)
-
-
-def failing(error: Exception) -> Any:
-    """Return a step function that raises `error`."""
-
-    def fail(_input: Payload, _key: str) -> Payload:
-        raise error
-
-    return fail
 
 
 def steps(count: int, *, fail_at: int | None = None, error: Exception | None = None) -> list[tuple[str, Any]]:

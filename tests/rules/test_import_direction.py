@@ -19,6 +19,7 @@ ALLOWED = {
     "resume_engine.storage": {"core", "storage"},
     "resume_engine.adapters": {"core", "adapters"},
     "resume_engine.worker": {"core", "worker"},
+    "resume_engine.conformance": {"core", "worker", "conformance"},
     "resume_engine.audit_verifier": set(),  # handed out as one file: nothing but the standard library
     "resume_engine.cli": {"core", "storage", "adapters", "worker", "cli", "audit_verifier"},
 }
@@ -56,6 +57,7 @@ FOREIGN = {
     "langgraph": {"adapters"},
     "langchain_core": {"adapters"},
     "psycopg2": {"storage"},
+    "pytest": {"conformance"},  # tests for others' stores; the library does not import them
     "sqlalchemy": {"storage"},
 }
 # Optional packages of the engine: a bare install does not have them, so they are imported when needed.

@@ -1,4 +1,4 @@
-"""Every test of this folder that takes `store` runs on each kind of store."""
+"""Every test of this folder that takes `store` runs on each kind of database."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from resume_engine.storage.schema import metadata
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.guards import unguarded
 from tests.provision.postgres import Databases
-from tests.stores.over_http import StoreOverHttp, kinds_for, skip_reason
+from tests.stores.over_http import StoreOverHttp
 
-KINDS = ("sqlite_file", "sqlite_memory", "postgres", "http_sqlite", "http_postgres")
+KINDS = ("sqlite_file", "sqlite_memory", "postgres")
+OVER_HTTP = ("http_sqlite", "http_postgres")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every test that takes `store` on each kind of store."""
-    if "store" in metafunc.fixturenames:
-        metafunc.parametrize("store", kinds_for(metafunc.module.__name__, KINDS), indirect=True)
+    """Run every test that takes `store` on each kind of database; a module may ask for more by `KINDS`."""
+    if "store" in metafunc.fixturenames and metafunc.cls is None:
+        metafunc.parametrize("store", getattr(metafunc.module, "KINDS", KINDS), indirect=True)
 
 
 @pytest.fixture(scope="session")
@@ -67,14 +68,14 @@ def http_postgres_store(postgres_databases: Databases) -> Iterator[StoreOverHttp
 
 @pytest.fixture
 def store(request: pytest.FixtureRequest) -> SqlCheckpointStore | StoreOverHttp:
-    """An empty store of each kind in turn; over HTTP what cannot be there is skipped, with the reason."""
-    if request.param.startswith("http"):
-        reason = skip_reason(request.node.originalname)
-        if reason is not None:
-            pytest.skip(reason)
-    found: SqlCheckpointStore | StoreOverHttp = request.getfixturevalue(f"{request.param}_store")
-    wipe(found.behind if isinstance(found, StoreOverHttp) else found)
-    return found
+    """An empty store of each kind in turn."""
+    return emptied(request.getfixturevalue(f"{request.param}_store"))
+
+
+def emptied(store: SqlCheckpointStore | StoreOverHttp) -> SqlCheckpointStore | StoreOverHttp:
+    """Return a store without any run in it."""
+    wipe(store.behind if isinstance(store, StoreOverHttp) else store)
+    return store
 
 
 def wipe(store: SqlCheckpointStore) -> None:

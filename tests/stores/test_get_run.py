@@ -5,62 +5,13 @@ from __future__ import annotations
 import threading
 import time
 
-import pytest
 from sqlalchemy import event as sqlalchemy_event
 from sqlalchemy import update
 
-from resume_engine.core.run import RunStatus
-from resume_engine.core.run_change import RunChange
 from resume_engine.core.step_record import StepStatus
 from resume_engine.storage.schema import runs
 from resume_engine.storage.sql_store import SqlCheckpointStore
-from tests.stores.changes import NOON, change, completed, decision, failed, new_run, summary
-
-
-@pytest.mark.parametrize("unknown", ["none", "", "nul\x00", "half \ud800", "x" * 5_000, "' OR 1=1 --", "%"])
-def test_an_unknown_id_is_none(store: SqlCheckpointStore, unknown: str) -> None:
-    new_run(store)
-    assert store.get_run(unknown) is None
-    assert store.load_summary(unknown) is None
-    assert store.get_step_by_idempotency_key(unknown) is None
-
-
-def test_records_come_in_order_with_every_field(store: SqlCheckpointStore) -> None:
-    first = completed(
-        0,
-        input_data={"text": "a\x00b ✓ \ud83d", "deep": [{"x": None}], "n": 1e300},
-        output={},
-        attempt=2,
-        started_at=NOON,
-        duration_ms=17,
-        worker="host:1:abc",
-    )
-    second = failed(1, error_traceback="Traceback ...", classified_by="raised as PermanentStepError")
-    run = store.commit(change(new_run(store), first))
-    store.commit(change(run, second))
-    found = store.get_run("run-1")
-    assert found is not None
-    assert found.steps == [first, second]
-    assert found.status is RunStatus.FAILED
-
-
-def test_an_empty_output_is_not_no_output(store: SqlCheckpointStore) -> None:
-    store.commit(change(new_run(store), completed(0, output={})))
-    found = store.get_run("run-1")
-    assert found is not None and found.steps[0].output_data == {}
-    assert '"output_data":{}' in found.audit_trace()
-
-
-def test_decisions_are_seen_in_the_metadata(store: SqlCheckpointStore) -> None:
-    run = store.commit(change(new_run(store, metadata={"a": 1}), failed(0)))
-    made = (decision(), decision(failure_key="0:9", note="n"))
-    store.commit(RunChange(before=run, after=run.evolve(blocked_by=()), decisions=made))
-    found = store.get_run("run-1")
-    assert found is not None
-    assert found.metadata["a"] == 1
-    gates = found.metadata["gates"]
-    assert set(gates["approvals"]) == {"0:0", "0:9"}
-    assert gates["human_approval"]["approved_by"] == "olga@example.com"
+from tests.stores.changes import change, completed, failed, new_run, summary
 
 
 def test_gates_left_in_the_metadata_by_0_2_0_decide_nothing(store: SqlCheckpointStore) -> None:
@@ -70,14 +21,6 @@ def test_gates_left_in_the_metadata_by_0_2_0_decide_nothing(store: SqlCheckpoint
         conn.execute(update(runs).values(metadata_json=left))
     found = store.get_run("run-1")
     assert found is not None and found.metadata == {"kept": 1}
-
-
-def test_gates_in_the_metadata_of_a_new_run_decide_nothing(store: SqlCheckpointStore) -> None:
-    forged = {"gates": {"human_approval": {"granted": True, "failure_key": "0:0", "approved_by": "me"}}}
-    store.commit(change(new_run(store, metadata=forged), failed(0)))
-    found = store.get_run("run-1")
-    assert found is not None and "gates" not in found.metadata
-    assert summary(store).blocked_by
 
 
 def test_a_summary_costs_one_statement_however_many_steps(store: SqlCheckpointStore) -> None:

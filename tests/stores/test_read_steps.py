@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import pytest
 from sqlalchemy import insert
 
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
+from resume_engine.core.step_record import FailureClassification, StepRecord
 from resume_engine.core.store import CheckpointStore
 from resume_engine.storage import rows
 from resume_engine.storage.payload_codec import PLAIN
@@ -25,6 +24,25 @@ def written(store: SqlCheckpointStore, *records: StepRecord) -> RunSummary:
     for record in records:
         run = store.commit(change(run, record))
     return run
+
+
+OPEN_FAILURES: dict[str, tuple[list[StepRecord], list[int]]] = {
+    "none": ([completed(0)], []),
+    "one": ([completed(0), failed(1)], [1]),
+    "mended": ([failed(0), completed(1, index=0)], []),
+    "failed again": ([failed(0), failed(1, index=0)], [1]),
+    "failed in a loop": ([completed(0), failed(1, index=0, input_data={"round": 2})], [1]),
+    "side by side": ([failed(0), failed(1), completed(2), failed(3)], [0, 1, 3]),
+    "one of two mended": ([failed(0), failed(1), completed(2, index=0)], [1]),
+    "compensations aside": (
+        [
+            failed(0, FailureClassification.PARTIAL),
+            completed(1, index=0, name="__compensate__step_0"),
+            failed(2, index=5, name="__compensate__step_5"),
+        ],
+        [0],
+    ),
+}
 
 
 @pytest.fixture
@@ -53,59 +71,6 @@ def test_nothing_is_held_open_between_records(store: SqlCheckpointStore, many: l
     new_run(store, "run-2")
     assert next(steps) == many[1]
     steps.close()  # type: ignore[attr-defined]
-
-
-def test_records_of_other_runs_stay_out(store: SqlCheckpointStore) -> None:
-    written(store, completed(0))
-    store.commit(change(new_run(store, "run-10"), completed(0, run_id="run-10")))
-    assert len(list(store.iter_steps("run-1"))) == 1
-    assert list(store.iter_steps("run-")) == []
-
-
-def test_one_record_by_its_sequence(store: SqlCheckpointStore) -> None:
-    second = failed(1, index=0)
-    written(store, failed(0), second)
-    assert store.load_step("run-1", 1) == second
-    assert store.load_step("run-1", 2) is None
-    assert store.load_step("none", 0) is None
-
-
-def test_the_completed_record_has_the_key(store: SqlCheckpointStore) -> None:
-    record = completed(1, index=0)
-    written(store, failed(0), record)
-    assert store.get_step_by_idempotency_key(record.idempotency_key) == record
-    assert store.idempotency_key_exists(record.idempotency_key)
-
-
-def test_a_failed_attempt_does_not_have_the_key(store: SqlCheckpointStore) -> None:
-    written(store, failed(0))
-    assert store.get_step_by_idempotency_key(failed(0).idempotency_key) is None
-    assert not store.idempotency_key_exists(failed(0).idempotency_key)
-
-
-def test_a_record_of_an_0_2_0_replay_counts_as_completed(store: SqlCheckpointStore) -> None:
-    record = replace(completed(0), status=StepStatus.SKIPPED_REPLAY)
-    written(store, record)
-    assert store.get_step_by_idempotency_key(record.idempotency_key) == record
-
-
-OPEN_FAILURES: dict[str, tuple[list[StepRecord], list[int]]] = {
-    "none": ([completed(0)], []),
-    "one": ([completed(0), failed(1)], [1]),
-    "mended": ([failed(0), completed(1, index=0)], []),
-    "failed again": ([failed(0), failed(1, index=0)], [1]),
-    "failed in a loop": ([completed(0), failed(1, index=0, input_data={"round": 2})], [1]),
-    "side by side": ([failed(0), failed(1), completed(2), failed(3)], [0, 1, 3]),
-    "one of two mended": ([failed(0), failed(1), completed(2, index=0)], [1]),
-    "compensations aside": (
-        [
-            failed(0, FailureClassification.PARTIAL),
-            completed(1, index=0, name="__compensate__step_0"),
-            failed(2, index=5, name="__compensate__step_5"),
-        ],
-        [0],
-    ),
-}
 
 
 @pytest.mark.parametrize("case", OPEN_FAILURES)
