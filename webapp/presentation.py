@@ -163,6 +163,8 @@ EVENTS: dict[str, str] = {
     "auth.signed_in": "signed in",
     "auth.sign_in_failed": "failed to sign in",
     "auth.signed_out": "signed out",
+    "auth.confirmed": "gave the password again",
+    "auth.confirm_failed": "gave a wrong password",
     "auth.sessions_ended": "ended sessions",
     "access.denied": "was refused access",
     "user.created": "added a person",

@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from flask import Flask
+
 from tests.browser.conftest import Visit
 from tests.factories import RunFactory, ago, at
+from tests.webapp.helpers import give_password
+from webapp.accounts.records import Person
 
 PICTURE = Path(__file__).resolve().parents[2] / "docs" / "images" / "gates.png"
 NIGHT = (
@@ -24,7 +28,10 @@ CLAIM = {
 }
 
 
-def test_the_queue_as_the_readme_shows_it(runs: RunFactory, visit: Visit, tmp_path: Path) -> None:
+def test_the_queue_as_the_readme_shows_it(
+    app: Flask, people: dict[str, Person], runs: RunFactory, visit: Visit, tmp_path: Path
+) -> None:
+    give_password(app, people["ana"])
     for hours, kind, workflow, environment, message in NIGHT:
         with at(ago(hours=hours)):
             runs.blocked(

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
+from flask import Flask
 
 from resume_engine.core import clock
+from resume_engine.storage.sql_store import SqlCheckpointStore
+from tests.provision.app_fixtures import PageClient, signed_in_client
+from tests.webapp.helpers import give_password
+from webapp.accounts.records import Person
+from webapp.extensions import services
 
 
 class FakeClock:
@@ -30,3 +37,20 @@ def fake_clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     fake = FakeClock(clock.utc_now())
     monkeypatch.setattr(clock, "utc_now", fake)
     return fake
+
+
+@pytest.fixture
+def left_open(
+    app: Flask, people: dict[str, Person], page_store: SqlCheckpointStore, fake_clock: FakeClock
+) -> Callable[[str], PageClient]:
+    """Return the browser of somebody with a password who signed in six minutes ago: `left_open("ana")`."""
+
+    def leave_open(name: str) -> PageClient:
+        give_password(app, people[name])
+        person = services(app).accounts.get(people[name].user_id)
+        assert person is not None
+        browser = signed_in_client(app, page_store, person)
+        fake_clock.forward(minutes=6)
+        return browser
+
+    return leave_open

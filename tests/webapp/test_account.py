@@ -81,7 +81,7 @@ class TestPassword:
         answer = ana.post("/account/password", data={"current": PASSWORD, "new": OTHER})
         assert answer.status_code == 422
         assert "Too many attempts" in answer.text
-        assert len(events(page_store, EventType.AUTH_SIGN_IN_FAILED)) == 5
+        assert len(events(page_store, EventType.AUTH_CONFIRM_FAILED)) == 5
 
     def test_the_same_request_again(self, app: Flask, sign_in: SignIn, people: People) -> None:
         """Sent twice by the old page, it is refused: its session is over."""

@@ -14,7 +14,7 @@ from resume_engine.core.permissions import Role
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.provision.app_fixtures import SYSTEM, PageClient, new_client, signed_in_client
 from tests.webapp.conftest import FakeClock
-from tests.webapp.helpers import PASSWORD, events, give_password
+from tests.webapp.helpers import PASSWORD, events
 from webapp import Settings, create_app
 from webapp.accounts.records import Person
 from webapp.extensions import services
@@ -193,16 +193,9 @@ class TestStepUp:
     """A session left open is not enough to make keys."""
 
     @pytest.fixture
-    def tired(
-        self, app: Flask, people: People, page_store: SqlCheckpointStore, fake_clock: FakeClock
-    ) -> PageClient:
+    def tired(self, left_open: SignIn) -> PageClient:
         """An administrator with a password, who signed in six minutes ago."""
-        give_password(app, people["otto"])
-        person = services(app).accounts.get(people["otto"].user_id)
-        assert person is not None
-        browser = signed_in_client(app, page_store, person)
-        fake_clock.forward(minutes=6)
-        return browser
+        return left_open("otto")
 
     def test_the_password_is_asked_for(
         self, tired: PageClient, key: NewKey, page_store: SqlCheckpointStore

@@ -11,8 +11,7 @@ from flask import Flask
 from resume_engine.core.audit import EventType
 from resume_engine.core.permissions import Role
 from resume_engine.storage.sql_store import SqlCheckpointStore
-from tests.provision.app_fixtures import SYSTEM, PageClient, new_client, signed_in_client
-from tests.webapp.conftest import FakeClock
+from tests.provision.app_fixtures import SYSTEM, PageClient, new_client
 from tests.webapp.helpers import PASSWORD, events, give_password
 from webapp.accounts.records import Person
 from webapp.accounts.store import LAST_ADMIN
@@ -289,16 +288,9 @@ class TestStepUp:
     """A session left open is not enough to change what people may do."""
 
     @pytest.fixture
-    def tired(
-        self, app: Flask, people: People, page_store: SqlCheckpointStore, fake_clock: FakeClock
-    ) -> PageClient:
+    def tired(self, left_open: SignIn) -> PageClient:
         """An administrator with a password, who signed in six minutes ago."""
-        give_password(app, people["otto"])
-        person = services(app).accounts.get(people["otto"].user_id)
-        assert person is not None
-        browser = signed_in_client(app, page_store, person)
-        fake_clock.forward(minutes=6)
-        return browser
+        return left_open("otto")
 
     def test_nothing_is_done_without_the_password(
         self, app: Flask, tired: PageClient, people: People, page_store: SqlCheckpointStore

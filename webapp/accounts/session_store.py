@@ -34,6 +34,8 @@ _SESSION_COLUMNS = [
 _KEEP_ENDED = timedelta(days=30)
 RENEWED = "renewed"
 """How a browser got its session when it only changed its id; not an event of its own."""
+CONFIRMED = "confirmed"
+"""How it got it when the person gave the password once more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +93,7 @@ class SessionStore:
                 conn.execute(statement.values(password_hash=new.rehashed))
             record = _insert_session(conn, new, now)
             if new.how != RENEWED:
-                actor = Actor(name=new.person.email, role=Role(new.person.role), channel=Channel.DASHBOARD)
-                payload = {"how": new.how, "address": new.address}
-                insert_event_in_tx(conn, AuditEvent.by(actor, EventType.AUTH_SIGNED_IN, now, payload=payload))
+                insert_event_in_tx(conn, _started_event(new, now))
             conn.execute(delete(user_sessions).where(user_sessions.c.expires_at < now - _KEEP_ENDED))
         return record
 
@@ -170,7 +170,7 @@ class SessionStore:
             conn.execute(delete(login_attempts).where(login_attempts.c.attempted_at < now - 2 * WINDOW))
         return None
 
-    def forget_attempts(self, email_scope: str, address_scope: str) -> None:
+    def forget_attempts(self, own_scope: str, address_scope: str) -> None:
         """After a success: clear the account's attempts, and the one that succeeded from its address."""
         latest = (
             select(func.max(login_attempts.c.attempt_id))
@@ -178,7 +178,7 @@ class SessionStore:
             .scalar_subquery()
         )
         with self._store.writing() as conn:
-            conn.execute(delete(login_attempts).where(login_attempts.c.scope == email_scope[:300]))
+            conn.execute(delete(login_attempts).where(login_attempts.c.scope == own_scope[:300]))
             conn.execute(delete(login_attempts).where(login_attempts.c.attempt_id == latest))
 
     def record_failure(self, email: str, address: str | None, reason: str) -> None:
@@ -247,6 +247,14 @@ def _revoke(conn: Connection, condition: Any, now: datetime) -> int:
         update(user_sessions).where(condition, user_sessions.c.revoked_at.is_(None)).values(revoked_at=now)
     )
     return int(ended.rowcount)
+
+
+def _started_event(new: NewSession, now: datetime) -> AuditEvent:
+    actor = Actor(name=new.person.email, role=Role(new.person.role), channel=Channel.DASHBOARD)
+    if new.how == CONFIRMED:
+        return AuditEvent.by(actor, EventType.AUTH_CONFIRMED, now, payload={"address": new.address})
+    payload = {"how": new.how, "address": new.address}
+    return AuditEvent.by(actor, EventType.AUTH_SIGNED_IN, now, payload=payload)
 
 
 def _ended_event(actor: Actor, now: datetime, email: str, count: int) -> AuditEvent:

@@ -22,7 +22,7 @@ from resume_engine.core import clock
 from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.permissions import Role
 from webapp.accounts.records import ABSOLUTE_LIMIT, Person, SessionRecord, token_hash
-from webapp.accounts.session_store import NewSession
+from webapp.accounts.session_store import CONFIRMED, NewSession
 from webapp.errors import UnavailableError
 from webapp.extensions import services
 from webapp.htmx import is_background
@@ -90,7 +90,8 @@ class ServerSessions(SessionInterface):
                 found.bind(*loaded)
                 return found
         visitor = self._visitor(request)
-        visitor.drop_cookie = bool(session_id)
+        # A part that renewed itself while the id changed must not take the new one away.
+        visitor.drop_cookie = bool(session_id) and not is_background()
         return visitor
 
     def save_session(self, app: Flask, session: Any, response: Response) -> None:
@@ -170,7 +171,23 @@ def _person_of_session(user_id: str) -> Person | None:
 
 def sign_in(person: Person, *, how: str, link_hash: str | None = None, rehashed: str | None = None) -> None:
     """Sign `person` in on this browser, with a new id; raise `AccountError` when link or account are over."""
-    before: SessionRecord | None = getattr(session, "record", None)
+    fresh = {"csrf_token": secrets.token_hex(32)}
+    _start(person, how=how, data=fresh, link_hash=link_hash, rehashed=rehashed)
+    g.pop("csrf_token", None)  # Flask-WTF's copy of the old one
+
+
+def confirm() -> None:
+    """Begin this session anew, since its person gave the password; raise `AccountError` when it is closed.
+
+    The old id is dead. The form tokens stay: the page that is open, and others beside it, hold them.
+    """
+    browser: BrowserSession = session._get_current_object()  # type: ignore[attr-defined]
+    assert browser.person is not None
+    _start(browser.person, how=CONFIRMED, data=browser.remembered())
+
+
+def _start(person: Person, *, how: str, data: dict[str, Any], **more: str | None) -> None:
+    browser: BrowserSession = session._get_current_object()  # type: ignore[attr-defined]
     session_id = secrets.token_urlsafe(ID_BYTES)
     record = services().sessions.start(
         NewSession(
@@ -179,18 +196,15 @@ def sign_in(person: Person, *, how: str, link_hash: str | None = None, rehashed:
             how=how,
             address=request.remote_addr,
             user_agent=request.user_agent.string,
-            data={"csrf_token": secrets.token_hex(32)},
-            replaces=before.session_hash if before else None,
-            link_hash=link_hash,
-            rehashed=rehashed,
+            data=data,
+            replaces=browser.record.session_hash if browser.record else None,
+            **more,
         )
     )
-    browser: BrowserSession = session._get_current_object()  # type: ignore[attr-defined]
     browser.clear()
     browser.update(record.data)
     browser.bind(record, person)
     browser.new_id, browser.drop_cookie = session_id, False
-    g.pop("csrf_token", None)  # Flask-WTF's copy of the old one
     login_user(person)
 
 

@@ -22,6 +22,7 @@ class Allowance:
 
 ALLOWANCES = {
     "email": Allowance(free=5, longest=timedelta(minutes=2)),
+    "confirm": Allowance(free=5, longest=timedelta(minutes=2)),
     # An office shares one address; a guesser tries many accounts from it.
     "address": Allowance(free=30, longest=timedelta(minutes=5)),
 }
@@ -30,6 +31,11 @@ ALLOWANCES = {
 def email_scope(email: str) -> str:
     """Return the scope of attempts on one account, existing or not."""
     return f"email:{email}"
+
+
+def confirm_scope(email: str) -> str:
+    """Return the scope of attempts to give the password once more, by whoever is signed in as `email`."""
+    return f"confirm:{email}"
 
 
 def address_scope(address: str | None) -> str:

@@ -62,7 +62,7 @@ def choose() -> ResponseReturnValue:
     page = _waiting(address)
     stopped = _stopped(page.items)
     open_to_me = [_choice(run) for run in page.items if run.run_id not in stopped]
-    form = BulkApprovalForm(formdata=None, data={"item": open_to_me})
+    form = BulkApprovalForm(formdata=None, data={"item": open_to_me}).about(page.items)
     return _page(address, page, form, 200)
 
 
@@ -72,8 +72,10 @@ def approve() -> ResponseReturnValue:
     """Approve what was chosen, one by one; say of each what became of it."""
     address = gate_list.read(request.args)
     form = BulkApprovalForm()
-    if not form.validate():
-        return _page(address, _waiting(address), form, 422)
+    marked = _marked(form)
+    if not form.about(marked).validate():
+        page = _waiting(address)
+        return _page(address, page, form if marked else form.about(page.items), 422)
     results = [_approve_one(run_id, key, form.note.data or None) for run_id, key in form.chosen()]
     approved = [result for result in results if result.problem is None]
     body = render_template(
@@ -83,6 +85,11 @@ def approve() -> ResponseReturnValue:
         back=address.href(),
     )
     return Response(body, 200 if approved else 409)
+
+
+def _marked(form: BulkApprovalForm) -> Sequence[RunSummary]:
+    """Return the runs that the form names, no more than may be approved at once."""
+    return run_queries().load_runs([run_id for run_id, _ in form.chosen()][:BULK_LIMIT])
 
 
 def _approve_one(run_id: str, key: str, note: str | None) -> Result:

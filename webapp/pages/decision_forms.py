@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 from wtforms import HiddenField, SelectMultipleField, StringField, TextAreaField
@@ -17,7 +18,9 @@ from resume_engine.core.decisions import (
 from resume_engine.core.errors import DecisionInputError
 from resume_engine.core.payload import is_storable
 from resume_engine.core.resume_gates import GateAction
+from resume_engine.core.run import Environment
 from resume_engine.core.run_summary import RunSummary
+from webapp.accounts.step_up import ConfirmedForm
 from webapp.extensions import current_policy
 from webapp.forms import Form, stripped
 from webapp.json_input import JsonInputError, read_object
@@ -34,14 +37,22 @@ NOTE_TOO_LONG = f"At most {NOTE_MAX_CHARACTERS:,} characters are kept."
 SAY_WHICH_FAILURE = "The form does not say which failure it is about. Reload the page and try again."
 
 
+def needs_proof(run: RunSummary) -> bool:
+    """Return whether a decision about `run` takes more than a session that was left open."""
+    return run.environment is Environment.PROD
+
+
 def storable(_form: Form, field: Any) -> None:
     """Refuse characters that a database cannot keep."""
     if not is_storable(field.data or ""):
         raise ValidationError("This holds a character that cannot be stored. Type it again.")
 
 
-class DecisionForm(Form):
-    """What every decision sends: the failure that was shown, a note, and the page to go back to."""
+class DecisionForm(ConfirmedForm):
+    """What every decision sends: the failure that was shown, a note, and the page to go back to.
+
+    Of a run in prod it asks for the password too, unless it was given a moment ago.
+    """
 
     kind: ClassVar[DecisionKind]
     run: RunSummary
@@ -68,6 +79,7 @@ class DecisionForm(Form):
 
     def _about(self, run: RunSummary) -> Self:
         self.run = run
+        self.is_sensitive = needs_proof(run)
         needed = current_policy().requirement(self.kind, run.environment, run.workflow_name)
         if needed.note_required:  # `decide` judges; the field says it beforehand
             self.note.flags.required = True
@@ -173,7 +185,7 @@ def form_for(action: GateAction | DecisionKind) -> type[DecisionForm]:
     return FORM_OF_KIND[DecisionKind(action.value)]
 
 
-class BulkApprovalForm(Form):
+class BulkApprovalForm(ConfirmedForm):
     """Approve several failures of one cause with one note; never compensate or acknowledge prod that way."""
 
     item = SelectMultipleField(validators=[InputRequired("Choose at least one run.")], validate_choice=False)
@@ -192,7 +204,14 @@ class BulkApprovalForm(Form):
             if not found or not run_id or len(text) > 100 or not key:
                 raise ValidationError("A chosen run cannot be read. Reload the page and choose again.")
 
+    def about(self, runs: Sequence[RunSummary]) -> Self:
+        """Ask for the password as soon as one of the runs that may be chosen needs it."""
+        guarded = [run for run in runs if needs_proof(run)]
+        self.is_sensitive = bool(guarded)
+        self.password.flags.required = len(guarded) == len(runs)  # else it depends on what is marked
+        return self
+
     def chosen(self) -> list[tuple[str, str]]:
         """Return run id and failure key of everything that was chosen, each once, in order."""
-        pairs = (text.rpartition("@") for text in dict.fromkeys(self.item.data))
+        pairs = (text.rpartition("@") for text in dict.fromkeys(self.item.data or ()))
         return [(run_id, key) for run_id, _, key in pairs]

@@ -40,6 +40,8 @@ class EventType(StrEnum):
     AUTH_SIGNED_IN = "auth.signed_in"
     AUTH_SIGN_IN_FAILED = "auth.sign_in_failed"
     AUTH_SIGNED_OUT = "auth.signed_out"
+    AUTH_CONFIRMED = "auth.confirmed"  # gave the password once more, before an act that asks for it
+    AUTH_CONFIRM_FAILED = "auth.confirm_failed"
     AUTH_SESSIONS_ENDED = "auth.sessions_ended"
     ACCESS_DENIED = "access.denied"
     USER_CREATED = "user.created"
