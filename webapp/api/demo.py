@@ -35,7 +35,7 @@ def list_demo_runs() -> dict[str, Any]:
 
 @requires(Permission.GATES_DECIDE)
 def reset_demo() -> dict[str, Any]:
-    """Bring the runs of the demo back to their failures; `left` names those that are finished and stay so.
+    """Bring the runs of the demo back to their failures, finished ones too; `left` names those that are gone.
 
     Nothing is deleted: the failed step fails once more, which is a new failure with new gates.
     """

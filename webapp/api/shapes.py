@@ -224,7 +224,7 @@ class DemoRuns(BaseModel):
 
 
 class DemoReset(DemoRuns):
-    """The runs of the demo after a reset; `left` are the ids of finished ones, which stay as they are."""
+    """The runs of the demo after a reset; `left` are the ids of those that were deleted since."""
 
     left: list[str]
 

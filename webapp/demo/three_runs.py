@@ -1,7 +1,8 @@
 """The three runs of demo mode: each stopped by a failure of its own kind, brought back there by a reset.
 
 A reset only appends: the step that failed fails once more in the same way, which is a new failure event with
-new gates. Nothing is deleted, so the chain of the audit goes on as for every other run.
+new gates; a run that was finished is opened again first. Nothing is deleted, so the chain of the audit goes
+on as for every other run.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ from resume_engine.core import clock
 from resume_engine.core.actor import Actor
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.engine import ResumeEngine
-from resume_engine.core.errors import ResumeBlockedError, RunBusyError, RunExistsError
+from resume_engine.core.errors import ResumeBlockedError, RunBusyError, RunExistsError, StaleRunError
 from resume_engine.core.failure_classifier import (
     FailureClassification,
     PartialStepError,
     PermanentStepError,
     TransientStepError,
 )
-from resume_engine.core.run import FINISHED_STATUSES
+from resume_engine.core.run import FINISHED_STATUSES, Run, RunStatus
+from resume_engine.core.run_change import RunChange
+from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step import StepCallable
-from resume_engine.core.step_record import StepRecord
 from webapp.demo.run_ids import DEMO_RUN_IDS
 
 _ERRORS: dict[FailureClassification, type[Exception]] = {
@@ -106,37 +108,47 @@ def make_missing(engine: ResumeEngine) -> None:
 
 
 def reset(engine: ResumeEngine, actor: Actor) -> Sequence[str]:
-    """Bring each run back to its failure; return the ids of those that are finished and stay so."""
+    """Bring each run back to its failure; return the ids of those that are not there any more."""
     make_missing(engine)
-    return [run_id for run_id in DEMO_RUN_IDS if not _brought_back(engine, run_id, actor)]
+    return [demo.run_id for demo in _DEMO_RUNS if not _brought_back(engine, demo, actor)]
 
 
-def _brought_back(engine: ResumeEngine, run_id: str, actor: Actor) -> bool:
-    run = engine.store.load_run(run_id)
-    if run is None or run.status in FINISHED_STATUSES:
+def _brought_back(engine: ResumeEngine, demo: _DemoRun, actor: Actor) -> bool:
+    summary, run = engine.store.load_summary(demo.run_id), engine.store.load_run(demo.run_id)
+    if summary is None or run is None:  # deleted after it was finished: its id is used up
         return False
-    failed = run.last_failed_step()
-    if failed is None:
-        return True
     # A failure whose gate is closed is the state that was asked for; so is one that is made meanwhile.
-    with suppress(RunBusyError, ResumeBlockedError):
-        _fail_again(engine, run_id, failed, actor)
+    with suppress(RunBusyError, ResumeBlockedError, StaleRunError):
+        if summary.status in FINISHED_STATUSES:
+            _open_again(engine, summary, actor)
+        _fail_again(engine, demo, run, actor)
     return True
 
 
-def _fail_again(engine: ResumeEngine, run_id: str, failed: StepRecord, actor: Actor) -> None:
-    failure = failed.failure_classification or FailureClassification.TRANSIENT
-    again = _failing(failure, failed.error_message or "The step failed.")
-    with suppress(_ERRORS[failure]):
-        engine.execute_step(run_id, failed.step_name, failed.step_index, failed.input_data, again)
+def _open_again(engine: ResumeEngine, run: RunSummary, actor: Actor) -> None:
+    """Take back the end of a run. No other run is ever opened again: this one is there to be tried."""
+    now = clock.utc_now()
+    after = run.evolve(status=RunStatus.PAUSED, finished_at=None, updated_at=now)
+    event = _event(actor, run.run_id, f"Was {run.status}; opened again by a reset of the demo.")
+    engine.store.commit(RunChange(before=run, after=after, events=(event,)))
+
+
+def _fail_again(engine: ResumeEngine, demo: _DemoRun, run: Run, actor: Actor) -> None:
+    """Let the step that failed fail once more; where it was completed since, another one behind the last."""
+    failed = run.open_failure()
+    index = failed.step_index if failed else 1 + max((s.step_index for s in run.steps), default=-1)
+    given = failed.input_data if failed else {**demo.given, **demo.output}
+    name, error = (failed.step_name if failed else demo.failing_step), _ERRORS[demo.failure]
+    with suppress(error):
+        engine.execute_step(run.run_id, name, index, given, _failing(demo.failure, demo.message))
     engine.store.append_event(
-        AuditEvent.by(
-            actor,
-            EventType.RUN_UPDATED,
-            clock.utc_now(),
-            run_id=run_id,
-            payload={"message": "Brought back to its failure by a reset of the demo."},
-        )
+        _event(actor, run.run_id, "Brought back to its failure by a reset of the demo.")
+    )
+
+
+def _event(actor: Actor, run_id: str, message: str) -> AuditEvent:
+    return AuditEvent.by(
+        actor, EventType.RUN_UPDATED, clock.utc_now(), run_id=run_id, payload={"message": message}
     )
 
 

@@ -39,7 +39,9 @@ from resume_engine.storage.run_update import update_run_in_tx
 from resume_engine.storage.schema import decisions, runs, step_records
 from resume_engine.storage.step_append import is_plain
 
-_RUN_ID_KEYS = ("pk_runs", "runs_pkey")  # as SQLite's table of names has it, and as PostgreSQL named it
+# The row of a run, as SQLite's table of names has it and as PostgreSQL named it; and the events of one
+# that was deleted after it was finished: they keep its id.
+_RUN_ID_KEYS = ("pk_runs", "runs_pkey", "uq_audit_events_stream")
 
 
 class SqlCheckpointStore(RunReader, CheckpointStore):

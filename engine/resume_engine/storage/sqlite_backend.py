@@ -37,6 +37,7 @@ _KEY_OF_COLUMNS = {
     ),
     "users.email": "uq_users_email",
     "runs.run_id": "pk_runs",
+    "audit_events.stream, audit_events.chain_seq": "uq_audit_events_stream",
 }
 
 

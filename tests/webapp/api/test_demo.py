@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,13 +12,16 @@ from flask import Flask
 
 from resume_engine.core.audit import EventType
 from resume_engine.core.chain_report import Verdict
+from resume_engine.core.clock import utc_now
 from resume_engine.core.permissions import Role
 from resume_engine.core.run import RunStatus
 from resume_engine.storage.chain_verification import ChainVerifier
+from resume_engine.storage.garbage import collect
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.sealing import seal
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory
+from tests.provision.app_fixtures import SYSTEM
 from tests.webapp.api.caller import ApiClient, caller, without_key
 from tests.webapp.helpers import events
 from webapp import Settings, create_app
@@ -126,14 +130,59 @@ def test_the_audit_names_who_reset(demo: Flask) -> None:
     assert (event.actor, event.run_id) == ("key demo operator", PERMANENT)
 
 
-def test_finished_runs_are_told_and_stay(demo: Flask) -> None:
-    engine = services(demo).engine
-    engine.reject_run(PARTIAL, "ana@example.org", note="not wanted")
-    client = visitor(demo)
-    client.post(f"/runs/{PERMANENT}/approve", json={"approved_by": "a visitor"})
-    assert client.post("/demo/reset").json["left"] == [PARTIAL]  # type: ignore[index]
-    assert blockers(client, PERMANENT) == ["human_approval"]
-    assert engine.store.load_summary(PARTIAL).status is RunStatus.CANCELLED  # type: ignore[union-attr]
+def end(app: Flask, run_id: str, how: str) -> None:
+    """Finish a run of the demo, as its runner or an operator with a key of their own would."""
+    engine, runner = services(app).engine, caller(app, Role.RUNNER)
+    if how == "rejected":
+        engine.reject_run(run_id, "ana@example.org", note="not wanted")
+        return
+    call, body, _ = OPENS[run_id]
+    visitor(app).post(f"/runs/{run_id}/{call}", json=body)
+    if how == "gone on with":
+        failed = engine.store.load_run(run_id).open_failure()  # type: ignore[union-attr]
+        engine.execute_step(
+            run_id, failed.step_name, failed.step_index, failed.input_data, lambda _input, _key: {"ok": True}
+        )
+    assert runner.patch(f"/runs/{run_id}", json={"status": "completed"}).status_code == 200
+
+
+@pytest.mark.parametrize("how", ["rejected", "gone on with", "closed"])
+def test_finished_runs_come_back_again_and_again(
+    store: SqlCheckpointStore, settings: Settings, how: str
+) -> None:
+    app = create_app(in_demo_mode(settings), store=store)
+    keys = set()
+    for _ in range(2):
+        for run_id in DEMO_RUN_IDS:
+            keys.add((run_id, services(app).store.load_summary(run_id).failure.key))  # type: ignore[union-attr]
+            end(app, run_id, how)
+        answer: Any = visitor(app).post("/demo/reset").json
+        assert answer["left"] == []
+        assert {run["status"] for run in answer["runs"]} == {"failed"}
+        assert_stopped(visitor(app))
+        assert {run["finished_at"] for run in answer["runs"]} == {None}
+        signer = services(app).audit_signer
+        seal(store, signer)
+        assert ChainVerifier(store, key=signer).verify_all().verdict is Verdict.INTACT
+    assert len(keys) == 6  # each time another failure, with gates of its own
+    opened = [e for e in events(store, EventType.RUN_UPDATED) if "opened again" in str(e.payload)]
+    assert {e.run_id for e in opened} == set(DEMO_RUN_IDS) and len(opened) == 6
+    assert {e.actor for e in opened} == {"key demo operator"}
+
+
+def test_runs_that_were_deleted_are_told_and_stop_nobody(
+    store: SqlCheckpointStore, settings: Settings
+) -> None:
+    """Their events keep their ids: no other run may have them."""
+    app = create_app(in_demo_mode(settings), store=store)
+    end(app, PARTIAL, "rejected")
+    list(collect(store, utc_now() + timedelta(seconds=1), actor=SYSTEM))
+    again = create_app(in_demo_mode(settings), store=store)  # the next start of the server
+    answer: Any = visitor(again).post("/demo/reset").json
+    assert answer["left"] == [PARTIAL]
+    assert [run["run_id"] for run in answer["runs"]] == [TRANSIENT, PERMANENT]
+    started = caller(again, Role.RUNNER).post("/start_run", json={"workflow_name": "w", "run_id": PARTIAL})
+    assert started.status_code == 409
 
 
 @pytest.mark.parametrize(
