@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from urllib.parse import urlsplit
 
 from flask import Flask, current_app, request
 from flask_wtf.csrf import CSRFError, CSRFProtect
 
 from webapp.extensions import current_settings
+from webapp.refusals import tell_foreign
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 TOO_OLD = "This page is too old to be used. Nothing was changed: reload it and try again."
@@ -17,7 +17,6 @@ NO_COOKIE = (
     "Use its https:// address, or start it with SECURE_COOKIES=false in a network you trust."
 )
 OWN_FETCH_SITES = frozenset({"same-origin", "none"})
-logger = logging.getLogger(__name__)
 
 
 def register(app: Flask) -> None:
@@ -31,17 +30,17 @@ def register(app: Flask) -> None:
 
 
 def check() -> None:
-    """Raise `CSRFError` unless the request changes nothing or comes from one of our pages."""
+    """Raise `CSRFError` unless the request changes nothing or comes from one of our pages; that is told."""
     if request.method in SAFE_METHODS:
         return
     if not is_own_site():
-        logger.warning("refused: %s %r comes from another site", request.method, request.path)
+        tell_foreign("it comes from another site")
         raise CSRFError("This request came from another site. Nothing was changed.")
     protect: CSRFProtect = current_app.extensions["csrf"]
     try:
         protect.protect()
     except CSRFError as problem:
-        logger.warning("refused: %s %r: %s", request.method, request.path, problem.description)
+        tell_foreign(problem.description or "its token is wrong")
         raise CSRFError(NO_COOKIE if _cookies_were_dropped() else TOO_OLD) from None
 
 

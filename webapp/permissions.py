@@ -7,7 +7,6 @@ def list_runs() -> str: ...
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,23 +14,21 @@ from flask import Flask, Response, current_app, redirect, request, session, url_
 from flask.typing import ResponseReturnValue
 from flask_login import current_user
 
-from resume_engine.core import clock
 from resume_engine.core.actor import Actor, Channel
-from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.permissions import Permission, Role, role_allows
 from webapp import csrf
 from webapp.errors import AccessDeniedError, SignedOutError
-from webapp.extensions import current_settings, current_store
+from webapp.extensions import current_settings
 from webapp.htmx import is_background, is_htmx, page_address
 from webapp.keys.caller import count_request, current_caller
-from webapp.keys.refusals import tell_denied
+from webapp.refusals import tell_denied
 from webapp.settings import METRICS
 
 View = TypeVar("View", bound=Callable[..., Any])
-logger = logging.getLogger(__name__)
 
 _MARK = "permission"
 PUBLIC = "public"
+NOTHING_GRANTS_IT = "nothing grants it"
 
 
 class RouteMarkError(RuntimeError):
@@ -106,7 +103,7 @@ def enforce() -> ResponseReturnValue | None:
         return ask_to_sign_in()
     csrf.check()
     if needed is None or not can(needed):
-        _record_refusal(needed)
+        tell_denied(current_actor(), str(needed or NOTHING_GRANTS_IT))
         raise AccessDeniedError
     return None
 
@@ -118,7 +115,7 @@ def _enforce_key(needed: Permission | str | None) -> None:
     caller = current_caller()
     count_request()
     if not isinstance(needed, Permission) or not caller.may(needed):
-        tell_denied(caller.actor, str(needed or "nothing grants it"))
+        tell_denied(caller.actor, str(needed or NOTHING_GRANTS_IT))
         raise AccessDeniedError
 
 
@@ -133,20 +130,3 @@ def ask_to_sign_in() -> ResponseReturnValue:
         target = url_for("sign_in.show", next=page_address())
         return Response(status=401, headers={"HX-Redirect": target})
     raise SignedOutError  # what was typed stays on the page
-
-
-def _record_refusal(needed: Permission | str | None) -> None:
-    actor = current_actor()
-    logger.warning("refused: %s (%s) %s %r", actor.name, actor.role, request.method, request.path)
-    current_store().append_event(
-        AuditEvent.by(
-            actor,
-            EventType.ACCESS_DENIED,
-            clock.utc_now(),
-            payload={
-                "method": request.method,
-                "path": request.path[:500],
-                "needs": str(needed or "nothing grants it"),
-            },
-        )
-    )

@@ -167,6 +167,7 @@ EVENTS: dict[str, str] = {
     "auth.confirm_failed": "gave a wrong password",
     "auth.sessions_ended": "ended sessions",
     "access.denied": "was refused access",
+    "request.refused": "was refused: not sent from one of our pages",
     "user.created": "added a person",
     "user.role_changed": "changed a role",
     "user.disabled": "disabled a person",

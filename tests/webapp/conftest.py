@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -14,6 +15,7 @@ from tests.provision.app_fixtures import PageClient, signed_in_client
 from tests.webapp.helpers import give_password
 from webapp.accounts.records import Person
 from webapp.extensions import services
+from webapp.keys.guard import Guard
 
 
 class FakeClock:
@@ -37,6 +39,26 @@ def fake_clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
     fake = FakeClock(clock.utc_now())
     monkeypatch.setattr(clock, "utc_now", fake)
     return fake
+
+
+class SeldomClock:
+    """The clock by which refusals are told seldom, in seconds; it stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def seldom_clock(app: Flask) -> SeldomClock:
+    """Stop the clock by which `app` tells of refusals."""
+    stopped = SeldomClock()
+    found = services(app)
+    app.extensions["resume_engine"] = replace(found, guard=Guard(found.settings.api_rate_limit, now=stopped))
+    return stopped
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from resume_engine.core.audit import EventType
 from resume_engine.core.permissions import Permission
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.provision.app_fixtures import PageClient
+from tests.webapp.conftest import SeldomClock
 from tests.webapp.helpers import address_of, events, page_rules
 from webapp import permissions
 from webapp.permissions import RouteMarkError, public, requires
@@ -117,7 +118,25 @@ def test_a_refusal_says_who_what_and_where(sign_in: SignIn, page_store: SqlCheck
     assert sign_in("alice").get("/admin/users").status_code == 403
     (event,) = events(page_store, EventType.ACCESS_DENIED)
     assert (event.actor, event.role, event.channel) == ("alice@example.org", "auditor", "dashboard")
-    assert event.payload == {"method": "GET", "path": "/admin/users", "needs": "users:manage"}
+    assert event.payload == {
+        "method": "GET",
+        "path": "/admin/users",
+        "needs": "users:manage",
+        "left_out_before": 0,
+    }
+    assert event.run_id is None  # in the control stream
+
+
+def test_whoever_goes_on_trying_is_told_of_once_a_minute(
+    app: Flask, sign_in: SignIn, page_store: SqlCheckpointStore, seldom_clock: SeldomClock
+) -> None:
+    alice = sign_in("alice")
+    for _ in range(30):
+        assert alice.get("/admin/users").status_code == 403
+    assert len(events(page_store, EventType.ACCESS_DENIED)) == 1
+    seldom_clock.now += 61
+    assert alice.get("/admin/users").status_code == 403
+    assert events(page_store, EventType.ACCESS_DENIED)[-1].payload["left_out_before"] == 29
 
 
 def test_an_unknown_role_may_nothing(sign_in: SignIn, page_store: SqlCheckpointStore) -> None:

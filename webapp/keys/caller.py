@@ -16,7 +16,7 @@ from webapp.demo.run_ids import DEMO_RUN_IDS
 from webapp.errors import AccessDeniedError, KeyMisplacedError, KeyMissingError, TooManyRequestsError
 from webapp.extensions import services
 from webapp.keys.records import KEY_PATTERN, KeyRefusedError
-from webapp.keys.refusals import tell_denied, tell_refused_key
+from webapp.refusals import tell_denied, tell_refused_key
 
 KEY_PARAMETERS = frozenset({"api_key", "apikey", "key", "access_token", "token"})
 _KEY_BYTES = re.compile(KEY_PATTERN.pattern.encode())

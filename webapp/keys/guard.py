@@ -11,7 +11,7 @@ GUESSES = Rate(30, 60)
 """Keys that do not work, for one address."""
 TELL_AGAIN_SECONDS = 600.0
 EVENTS = Rate(120, 3_600)
-"""Audit events about callers that were refused; guesses must not fill the database."""
+"""Audit events about requests that were refused, of each kind; guesses must not fill the database."""
 
 
 class Guard:
@@ -23,6 +23,8 @@ class Guard:
         self._proven: Memory[bool] = Memory()
         self.refused_keys = Seldom(TELL_AGAIN_SECONDS, EVENTS, now=now)
         self.denials = Seldom(60.0, EVENTS, now=now)
+        self.foreign = Seldom(60.0, EVENTS, now=now)
+        self.foreign_by_strangers = Seldom(60.0, EVENTS, now=now)
 
     def wait_of(self, caller: str) -> float:
         """Return how many seconds a caller with a key has to wait; 0.0 counts the request."""

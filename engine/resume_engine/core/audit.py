@@ -43,7 +43,8 @@ class EventType(StrEnum):
     AUTH_CONFIRMED = "auth.confirmed"  # gave the password once more, before an act that asks for it
     AUTH_CONFIRM_FAILED = "auth.confirm_failed"
     AUTH_SESSIONS_ENDED = "auth.sessions_ended"
-    ACCESS_DENIED = "access.denied"
+    ACCESS_DENIED = "access.denied"  # this and the next: written at most once a minute for the same thing
+    REQUEST_REFUSED = "request.refused"  # it did not come from a page of ours
     USER_CREATED = "user.created"
     USER_ROLE_CHANGED = "user.role_changed"
     USER_DISABLED = "user.disabled"
