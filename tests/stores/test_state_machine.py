@@ -40,11 +40,13 @@ from resume_engine.core.failure_classifier import PartialStepError, PermanentSte
 from resume_engine.core.permissions import Role
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.store import CheckpointStore
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.storage.verification import verify
 from tests.crash.broken import taken_out
 from tests.crash.scale import tell, times
 from tests.stores.conftest import wipe
+from tests.stores.over_http import StoreOverHttp
 
 STEPS = ("reserve", "charge", "ship")
 OWNERS = ("worker-1", "worker-2", "worker-3")
@@ -89,7 +91,7 @@ class ModelRun:
 class Executor:
     """One call of `resume`, held in each of its steps until it is told what comes of it."""
 
-    def __init__(self, store: SqlCheckpointStore, owner: str, run_id: str) -> None:
+    def __init__(self, store: CheckpointStore, owner: str, run_id: str) -> None:
         self.owner, self.run_id = owner, run_id
         self.news: queue.Queue[Any] = queue.Queue()
         self._orders: queue.Queue[Exception | None] = queue.Queue()
@@ -136,7 +138,7 @@ class Executor:
 class StoreAgainstModel(RuleBasedStateMachine):
     """Drive a store through the engine, and a model beside it."""
 
-    store: SqlCheckpointStore  # set by the test
+    store: SqlCheckpointStore | StoreOverHttp  # set by the test
     number = 0
 
     def __init__(self) -> None:
@@ -307,8 +309,9 @@ class StoreAgainstModel(RuleBasedStateMachine):
         assert now is not None
         if now.version == seen.version:
             return  # that would be no late write
+        late = seen.evolve(lease_owner="late", lease_token=seen.lease_token + 1, steps_completed=99)
         with pytest.raises(StaleRunError):
-            self.store.commit(RunChange(before=seen, after=seen.evolve(steps_completed=99)))
+            self.store.commit(RunChange(before=seen, after=late, lease_seconds=30))
 
     # What must hold after each
 
@@ -337,7 +340,7 @@ class StoreAgainstModel(RuleBasedStateMachine):
     def teardown(self) -> None:
         for executor in self.executors:
             executor.abandon()
-        assert verify(self.store) == []
+        assert verify(self.store.behind if isinstance(self.store, StoreOverHttp) else self.store) == []
 
     def _choose(self, data: st.DataObject) -> tuple[str, ModelRun]:
         run_id = data.draw(st.sampled_from(list(self.runs)))
@@ -345,10 +348,13 @@ class StoreAgainstModel(RuleBasedStateMachine):
 
 
 DISAGREEMENT = (AssertionError, pytest.fail.Exception)
-EXAMPLES = {"sqlite_file": 6, "sqlite_memory": 15, "postgres": 6}
+EXAMPLES = {"sqlite_file": 6, "sqlite_memory": 15, "postgres": 6, "http_sqlite": 4, "http_postgres": 3}
+KINDS = tuple(EXAMPLES)
 
 
-def drive(store: SqlCheckpointStore, examples: int, *, phases: Sequence[Phase] = tuple(Phase)) -> None:
+def drive(
+    store: SqlCheckpointStore | StoreOverHttp, examples: int, *, phases: Sequence[Phase] = tuple(Phase)
+) -> None:
     """Let so many random stories happen in a store."""
     chosen = settings(
         max_examples=examples,
@@ -360,7 +366,9 @@ def drive(store: SqlCheckpointStore, examples: int, *, phases: Sequence[Phase] =
     run_state_machine_as_test(type("Machine", (StoreAgainstModel,), {"store": store}), settings=chosen)
 
 
-def test_the_store_agrees_with_the_model(store: SqlCheckpointStore, request: pytest.FixtureRequest) -> None:
+def test_the_store_agrees_with_the_model(
+    store: SqlCheckpointStore | StoreOverHttp, request: pytest.FixtureRequest
+) -> None:
     short = EXAMPLES[request.node.callspec.params["store"]]
     examples = times(short=short, long=25 * short)
     drive(store, examples)
