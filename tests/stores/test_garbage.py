@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import false, func, select, update
 
 from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.audit import EventType
@@ -14,11 +14,13 @@ from resume_engine.core.clock import utc_now
 from resume_engine.core.permissions import Role
 from resume_engine.core.run_summary import RunState
 from resume_engine.storage import garbage
-from resume_engine.storage.garbage import collect
+from resume_engine.storage.forwarding_marks import ForwardingMarks, Mark
+from resume_engine.storage.garbage import collect, count_unforwarded
 from resume_engine.storage.schema import audit_events, decisions, runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.storage.verification import verify
 from tests.factories import RunFactory, ago, at, steps
+from tests.stores.changes import summary
 
 CRON = Actor(name="cron", role=Role.OPERATOR, channel=Channel.CLI)
 
@@ -167,3 +169,31 @@ def test_states_tell_what_may_go(store: SqlCheckpointStore) -> None:
     assert {state for state, run_id in made.items() if run_id in kept} == {
         state.value for state in RunState if state not in (RunState.COMPLETED, RunState.CANCELLED)
     }
+
+
+def test_a_run_that_the_control_plane_has_not_got_is_kept(store: SqlCheckpointStore) -> None:
+    made = old_runs(store)
+    marks = ForwardingMarks(store)
+    marks.begin("http://plane/api")
+    marks.begin("http://plane/api")
+    ended = {made["completed"], made["cancelled"]}
+    before = utc_now() - timedelta(days=90)
+    assert count_unforwarded(store, before) == 2
+    assert take(store) == [] and ended <= left(store), "none of it was forwarded"
+    run = summary(store, made["completed"])
+    marks.save(Mark(run.run_id, records=3, version=run.version - 1))
+    marks.save(Mark(made["cancelled"], records=2, version=-1, conflict="another run has its id there"))
+    assert take(store) == [] and take(store, dry_run=True) == [], "half of it, or a conflict"
+    marks.save(Mark(run.run_id, records=3, version=run.version))
+    assert [batch.run_ids for batch in take(store)] == [(run.run_id,)]
+    assert count_unforwarded(store, before) == 1
+    [batch] = collect(store, before, actor=CRON, unforwarded=True)
+    assert batch.run_ids == (made["cancelled"],)
+
+
+def test_without_that_condition_the_test_above_fails(
+    store: SqlCheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(garbage, "is_here_only", false)
+    with pytest.raises(AssertionError):
+        test_a_run_that_the_control_plane_has_not_got_is_kept(store)

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, exists, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
+from resume_engine.core import clock
 from resume_engine.core.run import RunStatus
-from resume_engine.storage.schema import forwarded_runs, runs
+from resume_engine.storage.schema import control_planes, forwarded_runs, runs
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
+ADDRESS_MAX_CHARACTERS = 2_000
 _RUNS_PER_ROUND = 200
 
 
@@ -31,6 +33,19 @@ class ForwardingMarks:
 
     def __init__(self, store: SqlCheckpointStore) -> None:
         self._store = store
+
+    def begin(self, address: str) -> None:
+        """Write down that the runs of this database are forwarded: what is not there yet is kept here."""
+        with self._store.asking() as conn:
+            known = conn.execute(select(control_planes.c.address)).scalars().all()
+        if address[:ADDRESS_MAX_CHARACTERS] in known:
+            return
+        try:
+            with self._store.writing() as conn:
+                values = {"address": address[:ADDRESS_MAX_CHARACTERS], "since": clock.utc_now()}
+                conn.execute(insert(control_planes).values(values))
+        except IntegrityError:
+            pass  # another process began at the same moment
 
     def load(self, run_id: str) -> Mark:
         """Return the mark of a run; a new one when nothing of it was forwarded."""
@@ -93,3 +108,11 @@ def _joined(*columns: Any) -> Select[Any]:
 
 def _is_behind() -> ColumnElement[bool]:
     return func.coalesce(forwarded_runs.c.version, -1) < runs.c.version
+
+
+def is_here_only() -> ColumnElement[bool]:
+    """Return the condition that a run should be on a control plane, and is not there as it stands here."""
+    there = select(forwarded_runs.c.run_id).where(
+        forwarded_runs.c.run_id == runs.c.run_id, forwarded_runs.c.version >= runs.c.version
+    )
+    return and_(exists(select(control_planes.c.address)), ~exists(there))

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, delete, func, literal, or_, select, true, tuple_
 
 from resume_engine.core.actor import Actor
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.clock import utc_now
 from resume_engine.core.run import FINISHED_STATUSES, RunStatus
 from resume_engine.storage.audit_log import append_in_tx
+from resume_engine.storage.forwarding_marks import is_here_only
 from resume_engine.storage.schema import decisions, forwarded_runs, runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
@@ -39,19 +40,25 @@ class Garbage:
 
 
 def collect(
-    store: SqlCheckpointStore, finished_before: datetime, *, actor: Actor, dry_run: bool = False
+    store: SqlCheckpointStore,
+    finished_before: datetime,
+    *,
+    actor: Actor,
+    dry_run: bool = False,
+    unforwarded: bool = False,
 ) -> Iterator[Garbage]:
     """Remove the runs that were completed or cancelled before a moment; yield what each batch took.
 
-    A run with a closed gate or a live lease is never taken. Each batch is a transaction of its own, with one
-    `run.collected` event; the other events of the runs stay. With `dry_run` nothing is written.
+    A run with a closed gate or a live lease is never taken, and one that a control plane is to get and has
+    not got as it is only if `unforwarded`. Each batch is a transaction of its own, with one `run.collected`
+    event; the other events of the runs stay. With `dry_run` nothing is written.
     """
     store.refuse_if_locked()
     for status in sorted(FINISHED_STATUSES):
         position: _Position | None = None
         while True:
             with store.reading() if dry_run else store.writing() as conn:
-                query = _finished(store, status, finished_before, position)
+                query = _finished(store, status, finished_before, position, unforwarded)
                 found = conn.execute(query if dry_run else query.with_for_update(skip_locked=True)).all()
                 batch = _within_limits(found)
                 if not batch:
@@ -64,15 +71,33 @@ def collect(
             position = (batch[-1].created_at, batch[-1].run_id)
 
 
+def count_unforwarded(store: SqlCheckpointStore, finished_before: datetime) -> int:
+    """Return how many finished runs are kept because the control plane has not got them yet."""
+    query = (
+        select(func.count())
+        .select_from(runs)
+        .where(runs.c.status.in_([status.value for status in FINISHED_STATUSES]), is_here_only())
+        .where(func.coalesce(runs.c.finished_at, runs.c.updated_at) < finished_before)
+    )
+    with store.asking() as conn:
+        found: int = conn.execute(query).scalar_one()
+    return found
+
+
 def _finished(
-    store: SqlCheckpointStore, status: RunStatus, before: datetime, position: _Position | None
+    store: SqlCheckpointStore,
+    status: RunStatus,
+    before: datetime,
+    position: _Position | None,
+    unforwarded: bool,
 ) -> Select[Any]:
     # A run was created before it was finished: that condition lets the index of runs by state serve.
+    condition = true() if unforwarded else ~is_here_only()
     query = (
         select(runs.c.run_id, runs.c.created_at, runs.c.next_sequence, runs.c.chain_seq, runs.c.chain_head)
         .where(runs.c.status == status.value, runs.c.blocked_by.is_(None), runs.c.created_at < before)
         .where(func.coalesce(runs.c.finished_at, runs.c.updated_at) < before)
-        .where(or_(runs.c.lease_owner.is_(None), runs.c.lease_expires_at <= store.database_now()))
+        .where(or_(runs.c.lease_owner.is_(None), runs.c.lease_expires_at <= store.database_now()), condition)
         .order_by(runs.c.created_at, runs.c.run_id)
         .limit(RUNS_PER_BATCH)
     )

@@ -444,3 +444,11 @@ forwarded_runs = Table(
     Column("version", Integer, nullable=False),  # of the run here, when all of it was there; -1: never
     Column("conflict", Text),  # why it is no longer forwarded
 )
+
+# Where the runs of this database are forwarded to: until they are there, they are nowhere else.
+control_planes = Table(
+    "control_planes",
+    metadata,
+    Column("address", String(2_000), primary_key=True),
+    Column("since", UtcDateTime, nullable=False),
+)

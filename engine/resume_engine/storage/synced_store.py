@@ -55,6 +55,7 @@ class SyncedCheckpointStore(CheckpointStore):
         self.remote = remote
         self._flush_seconds = flush_seconds
         self._marks = ForwardingMarks(local)
+        self._marks.begin(remote.api_url)
         self._conflicts: dict[str, str] = dict(self._marks.conflicts())
         forwarding = Forwarding(local, remote, self._marks)
         self._thread = ForwardingThread(forwarding, self._marks, poll_seconds, self._note)

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from resume_engine.cli import main
+from resume_engine.storage.forwarding_marks import ForwardingMarks
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory, ago, at
@@ -74,3 +75,14 @@ def test_a_length_of_time_is_needed(
     result = gc(*arguments)
     assert result.exit_code == 2 and message in result.stderr
     assert runs_in(store) == 4
+
+
+def test_what_is_not_forwarded_yet_is_kept_unless_asked_for(store: SqlCheckpointStore) -> None:
+    ForwardingMarks(store).begin("http://plane/api")
+    result = gc("--older-than", "90d")
+    assert result.stdout.startswith(
+        "Kept 2 finished runs: not on the control plane yet.\nNo run was finished"
+    )
+    assert runs_in(store) == 4
+    assert gc("--older-than", "90d", "--unforwarded").stdout.startswith("Deleted 2 runs")
+    assert runs_in(store) == 2

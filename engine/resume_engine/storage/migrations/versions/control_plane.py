@@ -24,6 +24,7 @@ _NEW_TABLES = (
     "audit_checkpoints",
     "audit_checkpoint_leaves",
     "forwarded_runs",
+    "control_planes",
 )
 _WIDENED = ("runs", "step_records", "decisions", "audit_events")
 _DECISION_KEY = "uq_decisions_failure_kind"
