@@ -10,6 +10,9 @@ from flask import Flask, Response, request
 
 SMALLEST_BYTES = 1_024
 LEVEL = 5
+LARGE_BYTES = 100_000
+LARGE_LEVEL = 1
+"""Of 700 kB: half the processor time for an eighth more bytes."""
 COMPRESSED_TYPES = frozenset({"text/html", "application/json", "text/plain"})
 
 
@@ -39,6 +42,7 @@ def zipped(body: bytes) -> bytes:
     words he chose (BREACH); the random name hides the byte that a right guess saves.
     """
     target = io.BytesIO()
-    with gzip.GzipFile("x" * secrets.randbelow(64), "wb", LEVEL, target, mtime=0) as file:
+    level = LARGE_LEVEL if len(body) > LARGE_BYTES else LEVEL
+    with gzip.GzipFile("x" * secrets.randbelow(64), "wb", level, target, mtime=0) as file:
         file.write(body)
     return target.getvalue()

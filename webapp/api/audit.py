@@ -15,6 +15,7 @@ from resume_engine.core.masking import mask_json_text
 from resume_engine.core.permissions import Permission
 from resume_engine.core.run import trace_lines
 from resume_engine.core.step_record import StepKind
+from resume_engine.storage import previews
 from resume_engine.storage.compliance_export import compliance_export
 from webapp.api import conditions, one_run
 from webapp.api.resource import resource
@@ -89,7 +90,7 @@ def replay(path: RunPath) -> Response:
         if record.kind is StepKind.STEP
     )
     if not one_run.sees_secrets():
-        steps = map(one_run.masked_step, steps)
+        steps = map(previews.step_fields, steps)
     return conditions.tagged(streamed(head, "steps", steps), run)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from resume_engine.core.errors import RunNotFoundError
 from resume_engine.core.gate_progress import blockers_now
-from resume_engine.core.masking import mask_text, mask_value
+from resume_engine.core.masking import mask_text
 from resume_engine.core.permissions import Permission
 from resume_engine.core.resume_gates import ResumeBlocker
 from resume_engine.core.run import RunStatus
@@ -57,13 +57,3 @@ def blocker_answer(blocker: ResumeBlocker) -> dict[str, Any]:
     """Return one missing decision as the caller may see it."""
     found = blocker.to_dict()
     return found if sees_secrets() else found | {"message": mask_text(blocker.message)}
-
-
-def masked_step(step: dict[str, Any]) -> dict[str, Any]:
-    """Return a record, as `StepRecord.to_dict` wrote it, with its secrets masked."""
-    message = step["error_message"]
-    return step | {
-        "input_data": mask_value(step["input_data"]),
-        "output_data": mask_value(step["output_data"]),
-        "error_message": mask_text(message) if message else message,
-    }

@@ -10,12 +10,12 @@ from flask_openapi3.blueprint import APIBlueprint
 from resume_engine.core import clock
 from resume_engine.core.errors import RunExistsError, RunNotFoundError
 from resume_engine.core.idempotency import generate_run_id
-from resume_engine.core.masking import mask_value
 from resume_engine.core.permissions import Permission
 from resume_engine.core.run import parse_environment
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.workflow import new_run
 from resume_engine.storage.keyset import Cursor
+from resume_engine.storage.run_text import load_run_text
 from webapp.api import conditions, one_run, repeats
 from webapp.api.resource import resource
 from webapp.api.run_list import RunListQuery, run_item
@@ -97,7 +97,7 @@ def show_run(path: RunPath) -> Response:
     run = one_run.load(path.run_id)
     if conditions.is_known(run):
         return conditions.not_modified(run)
-    return conditions.answer(_whole(run), run)
+    return conditions.tagged(_whole(run), run)
 
 
 @requires(Permission.RUNS_READ)
@@ -124,13 +124,9 @@ def list_blockers(path: RunPath) -> Response:
     return conditions.answer(body, run)
 
 
-def _whole(summary: RunSummary) -> dict[str, Any]:
+def _whole(summary: RunSummary) -> Response:
     # Read after the summary: its tag is then never newer than what is sent under it.
-    run = current_store().get_run(summary.run_id)
-    if run is None:
+    text = load_run_text(current_store(), summary.run_id, masked=not one_run.sees_secrets())
+    if text is None:
         raise RunNotFoundError(summary.run_id)
-    found = run.to_dict()
-    if one_run.sees_secrets():
-        return found
-    steps = [one_run.masked_step(step) for step in found["steps"]]
-    return found | {"metadata": mask_value(found["metadata"]), "steps": steps}
+    return Response(text, content_type="application/json")

@@ -15,6 +15,7 @@ from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.runner_change import recording
 from resume_engine.core.runner_request import Recording
 from resume_engine.core.step_record import StepRecord, StepStatus
+from resume_engine.storage import previews
 from webapp.api import changes, one_run
 from webapp.api.resource import resource
 from webapp.api.runner_shapes import AppendStep, KeyPath, StepChange
@@ -57,7 +58,7 @@ def find_step(path: KeyPath) -> Any:
         return problem(404, "No completed step has this idempotency key.", "step_not_found")
     one_run.load(run_id)
     found = record.to_dict()
-    return found if one_run.sees_secrets() else one_run.masked_step(found)
+    return found if one_run.sees_secrets() else previews.step_fields(found)
 
 
 def _recording(body: AppendStep, change: StepChange) -> Recording:

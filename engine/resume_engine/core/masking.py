@@ -121,6 +121,9 @@ _HINTS = _names(
 )
 
 
+_HIDDEN_LETTER = re.compile(r"\\u00[2-7]")
+
+
 def _is_suspicious(text: str) -> bool:
     # Only in ASCII are small letters all that a pattern means by ignoring case.
     if text.isascii():
@@ -128,6 +131,16 @@ def _is_suspicious(text: str) -> bool:
         if not any(hint in small for hint in _HINTS):
             return False
     return _SUSPICIOUS.search(text) is not None
+
+
+def may_hold_secrets(text: str) -> bool:
+    """Return whether `mask_json_text` could change any JSON text that `text` holds, as a quick first look."""
+    return _is_suspicious(text) or _has_hidden_letters(text) or bool(os.environ.get(NAMES_VARIABLE))
+
+
+def _has_hidden_letters(text: str) -> bool:
+    r"""Return whether letters of ASCII stand there as escapes: nobody writes them so but to hide a name."""
+    return "\\u00" in text and _HIDDEN_LETTER.search(text) is not None
 
 
 def mask_text(text: str, *, cut: bool = False) -> str:
@@ -216,7 +229,7 @@ _MASKED_STRING = json.dumps(MASK, ensure_ascii=False)
 
 def mask_json_text(text: str) -> str:
     """Return JSON text, whole or cut anywhere, with its secrets masked; the rest stays byte for byte."""
-    if not _is_suspicious(text) and not os.environ.get(NAMES_VARIABLE):
+    if not may_hold_secrets(text):
         return text
     pieces: list[str] = []
     copied = 0

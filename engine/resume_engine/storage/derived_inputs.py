@@ -7,6 +7,9 @@ What was given is its input, merged with the outputs of the completed steps from
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, func, select
@@ -22,6 +25,8 @@ UNREAD = '{"follows": "from the record; open the step to see it"}'
 """What a list of steps has in place of such an input: making it again means to read what came before."""
 
 _STEP = StepKind.STEP.value
+_WRITERS: dict[type, Callable[[Any], str]] = {str: _quoted, int: str, bool: ("false", "true").__getitem__}
+"""How the commonest values are written: `json.dumps` takes ten times as long for each of them."""
 
 
 def mark_of(record: StepRecord) -> str | None:
@@ -48,19 +53,66 @@ class RunInputs:
     def before(self, row: Any) -> dict[str, Any]:
         """Return the input of the next row."""
         stored: str = row.input_json
-        if stored.startswith(MARK):
-            if int(stored[1:]) != self._first:
-                raise PayloadUnreadableError(f"it follows from record {stored[1:]}, which is not there")
+        if self._follows(stored):
             return dict(self._state)
         given: dict[str, Any] = self._codec.decode(stored)
-        if row.kind == _STEP and row.status in COMPLETED_STATUSES:
+        if _moves_state(row):
             self._first, self._state = row.sequence, dict(given)
         return given
 
     def after(self, row: Any, output: dict[str, Any] | None) -> None:
         """Merge the output of the row that was asked for."""
-        if output and row.kind == _STEP and row.status in COMPLETED_STATUSES:
+        if output and _moves_state(row):
             self._state |= output
+
+    def _follows(self, stored: str) -> bool:
+        if not stored.startswith(MARK):
+            return False
+        if int(stored[1:]) != self._first:
+            raise PayloadUnreadableError(f"it follows from record {stored[1:]}, which is not there")
+        return True
+
+
+class InputTexts(RunInputs):
+    """Do the same with JSON text: a field is written once, when it comes into the state, not for every row.
+
+    Only for payloads of plain JSON (`is_plain`). `mask` is what fields and whole inputs are shown through.
+    """
+
+    def __init__(self, codec: PayloadCodec, mask: Callable[[str], str] | None) -> None:
+        super().__init__(codec)
+        self._mask = mask
+        self._fields: dict[str, str] = {}  # name -> `"name": value`, in the order in which they came
+
+    def text_before(self, row: Any, text: str) -> str:
+        """Return the text of the input of the next row, `text` being what its column holds, unsealed."""
+        if self._follows(text):
+            return f"{{{', '.join(self._fields.values())}}}"
+        if _moves_state(row):
+            self._first, self._fields = row.sequence, {}
+            self._write(json.loads(text))
+        return text if self._mask is None else self._mask(text)
+
+    def text_after(self, row: Any, output: dict[str, Any] | None) -> None:
+        """Merge the output of the row that was asked for."""
+        if output and _moves_state(row):
+            self._write(output)
+
+    def _write(self, values: dict[str, Any]) -> None:
+        fields, mask = self._fields, self._mask
+        for name, value in values.items():
+            text = f"{_quoted(name)}: {_WRITERS.get(type(value), json.dumps)(value)}"
+            fields[name] = text if mask is None else mask(text)
+
+
+def is_plain(text: str) -> bool:
+    """Return whether payload text holds no marks of the codec, so that its fields can stand by themselves."""
+    return payloads.TAG not in text and payloads.ENVELOPE not in text
+
+
+def _moves_state(row: Any) -> bool:
+    """Return whether what a record was given and gave out is what those behind it build on."""
+    return row.kind == _STEP and row.status in COMPLETED_STATUSES
 
 
 def inputs_behind(conn: Connection, codec: PayloadCodec, run_id: str, after: int) -> RunInputs:

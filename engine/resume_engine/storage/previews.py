@@ -94,6 +94,16 @@ def step_event(run_id: str, record: StepRecord) -> AuditEvent:
     return replace(found, payload=found.payload | {"error_message": mask_text(record.error_message)})
 
 
+def step_fields(step: dict[str, Any]) -> dict[str, Any]:
+    """Return a record, as `StepRecord.to_dict` wrote it, with its secrets masked."""
+    message = step["error_message"]
+    return step | {
+        "input_data": mask_value(step["input_data"]),
+        "output_data": mask_value(step["output_data"]),
+        "error_message": mask_text(message) if message else message,
+    }
+
+
 def metadata(codec: PayloadCodec, text: str) -> dict[str, Any]:
     """Return the metadata of a run as JSON values with its secrets masked."""
     found: dict[str, Any] = json.loads(mask_json_text(shown_json(codec, text)))

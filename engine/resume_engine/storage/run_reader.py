@@ -57,24 +57,31 @@ class RunReader(Database):
         return self._read_run(run_id, with_steps=not self._outlives_close)
 
     def _read_run(self, run_id: str, *, with_steps: bool) -> Run | None:
+        with self.reading() as conn:
+            head = self.head_in_tx(conn, run_id)
+            if head is None:
+                return None
+            records = conn.execute(steps_of(run_id)).all() if with_steps else ()
+        if with_steps:
+            return rows.run_from_row(*head, list(rows.steps_from_rows(records, self.codec)))
+        return rows.run_from_row(*head, lambda: self._steps_until(head[0]))
+
+    def head_in_tx(self, conn: Connection, run_id: str) -> tuple[RunSummary, dict[str, Any]] | None:
+        """Return a run without its records, and its metadata with the view of its decisions, or None."""
         if not is_storable(run_id):
             return None
-        with self.reading() as conn:
-            row = conn.execute(
-                select(*rows.SUMMARY_COLUMNS, runs.c.metadata_json).where(runs.c.run_id == run_id)
-            ).one_or_none()
-            if row is None:
-                return None
-            records = conn.execute(_steps_of(run_id)).all() if with_steps else ()
-            decided = _decisions_in_tx(conn, run_id, None, self.codec)
+        row = conn.execute(
+            select(*rows.SUMMARY_COLUMNS, runs.c.metadata_json).where(runs.c.run_id == run_id)
+        ).one_or_none()
+        if row is None:
+            return None
+        decided = _decisions_in_tx(conn, run_id, None, self.codec)
         summary = rows.summary_from_row(row, self.codec)
         metadata = self.codec.decode(row.metadata_json)
         metadata.pop("gates", None)  # 0.2.0 kept decisions there; they are rows now
         if decided:
             metadata["gates"] = gates_view(decided, closed_gates(summary, decided, clock.utc_now()))
-        if with_steps:
-            return rows.run_from_row(summary, metadata, list(rows.steps_from_rows(records, self.codec)))
-        return rows.run_from_row(summary, metadata, lambda: self._steps_until(summary))
+        return summary, metadata
 
     def _steps_until(self, run: RunSummary) -> list[StepRecord]:
         """Return the records a run had when it was read."""
@@ -162,7 +169,7 @@ class RunReader(Database):
 
         `inputs` has seen every record up to there, in an earlier call; else it is made from the record.
         """
-        query = _steps_of(run_id).where(_after_position((after, _LAST)))
+        query = steps_of(run_id).where(_after_position((after, _LAST)))
         if completed_only:
             query = query.where(step_records.c.status.in_(COMPLETED_STATUSES))
         if inputs is None:
@@ -180,7 +187,7 @@ class RunReader(Database):
 
     def iter_outputs(self, run_id: str) -> Iterator[StepOutput]:
         """Yield what the completed steps of a workflow gave out, by sequence, compensations aside."""
-        query = _steps_of(run_id, rows.OUTPUT_COLUMNS).where(
+        query = steps_of(run_id, rows.OUTPUT_COLUMNS).where(
             step_records.c.status.in_(COMPLETED_STATUSES), step_records.c.kind == StepKind.STEP.value
         )
         for fetched in self._batches(query, _OUTPUTS_PER_FETCH):
@@ -214,7 +221,7 @@ class RunReader(Database):
             .group_by(step_records.c.step_index)
         )
         query = (
-            _steps_of(run_id)
+            steps_of(run_id)
             .where(step_records.c.sequence.in_(last), step_records.c.kind == StepKind.STEP.value)
             .where(status_is(StepStatus.FAILED))
         )
@@ -224,7 +231,7 @@ class RunReader(Database):
     @asked_again
     def load_step(self, run_id: str, sequence: int) -> StepRecord | None:
         """Return one record of a run by its sequence, or None."""
-        query = _steps_of(run_id).where(step_records.c.sequence == sequence).limit(1)
+        query = steps_of(run_id).where(step_records.c.sequence == sequence).limit(1)
         return self._one_step(query)
 
     @asked_again
@@ -290,7 +297,8 @@ class RunReader(Database):
             return [rows.event_from_row(row, self.codec) for row in conn.execute(query)]
 
 
-def _steps_of(run_id: str, columns: Sequence[Any] = (step_records,)) -> Any:
+def steps_of(run_id: str, columns: Sequence[Any] = (step_records,)) -> Any:
+    """Return the statement for all records of a run, by sequence."""
     return (
         select(*columns)
         .where(step_records.c.run_id == run_id)
