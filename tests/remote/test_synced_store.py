@@ -24,6 +24,7 @@ from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step import Step
 from resume_engine.storage.forwarding import Forwarding
 from resume_engine.storage.forwarding_marks import Mark
+from resume_engine.storage.http_transport import PROTOCOL_HEADER, HttpTransport
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.remote_backend import RemoteCheckpointStore
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -307,6 +308,39 @@ def test_a_run_that_fails_there_holds_up_no_other(
     network.fails_for = ""
     assert store.wait_until_synced(SECONDS)
     assert_same(page_store, store, "first")
+
+
+def _let_a_proxy_answer(page_store: SqlCheckpointStore, network: Network, synced: Synced) -> None:
+    """Before each look at a run that the forwarder holds, another run gets an answer of no control plane."""
+    store = synced()
+    engine = ResumeEngine(store)
+    network.fails_for = "other"
+    for run_id in ("other", "held"):
+        engine.start_run("billing", run_id=run_id)
+    for index, name in enumerate("abc"):
+        engine.execute_step("held", name, index, {"n": index}, lambda *_: {})
+        until(lambda: bool(store.conflicts()) or set(store.pending()) == {"other"})
+    network.fails_for = ""
+    assert store.wait_until_synced(SECONDS)
+    for run_id in ("other", "held"):
+        assert_same(page_store, store, run_id)
+
+
+def test_an_answer_of_a_proxy_does_not_make_the_control_plane_an_old_one(
+    page_store: SqlCheckpointStore, network: Network, synced: Synced
+) -> None:
+    _let_a_proxy_answer(page_store, network, synced)
+
+
+def test_with_that_mistake_the_forwarder_is_in_its_own_way(
+    page_store: SqlCheckpointStore, network: Network, synced: Synced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(self: HttpTransport, response: httpx.Response) -> None:
+        self.protocol = int(response.headers.get(PROTOCOL_HEADER, "0"))
+
+    monkeypatch.setattr(HttpTransport, "_learn_protocol", mistaken)
+    with pytest.raises(SyncConflictError, match="is being executed by outage buffer"):
+        _let_a_proxy_answer(page_store, network, synced)
 
 
 def test_a_conflict_stops_its_run_and_says_so(

@@ -101,10 +101,6 @@ class Forwarding:
                 return self._pass(mark)
             except StaleRunError:
                 self._forget(mark.run_id)  # somebody acted there, or an answer got lost: look again
-            except RunBusyError as busy:
-                if busy.owner != FORWARDER:
-                    raise
-                self._forget(mark.run_id)  # it is in our own hands: look again
         raise SyncConflictError(mark.run_id, f"it was changed by others in each of {_ROUNDS} rounds.")
 
     def _stop(self, mark: Mark, reason: str) -> None:

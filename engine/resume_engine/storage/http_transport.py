@@ -114,9 +114,17 @@ class HttpTransport:
             method, self.api_url + path, content=content, params=query, headers=headers
         )
 
+    def _learn_protocol(self, response: Any) -> None:
+        """Note which calls the server knows; a proxy that fails in its place does not tell that."""
+        told = response.headers.get(PROTOCOL_HEADER)
+        if told is not None:
+            self.protocol = int(told)
+        elif self.protocol is None and response.status_code < 500:
+            self.protocol = 0
+
     def _understood(self, response: Any, repeated: bool) -> Answer:
-        self.protocol = int(response.headers.get(PROTOCOL_HEADER, "0"))
         status = response.status_code
+        self._learn_protocol(response)
         if status == 404:
             return Answer(404, None, repeated)
         if status < 400:
