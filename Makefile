@@ -11,7 +11,8 @@ LOCKS := requirements/dev.txt requirements/build.txt
 WORKERS ?= 2
 SPREAD := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PYTEST_ARGS ?=
-TORTURE_TESTS := tests/crash tests/stores/test_state_machine.py tests/webapp/api/test_fuzz.py
+TORTURE_TESTS := tests/crash tests/stores/test_state_machine.py tests/remote/test_forwarding_faults.py \
+	tests/webapp/api/test_fuzz.py
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 
 .PHONY: help install demo test torture check format screenshot bench browser wheel lock clean

@@ -19,7 +19,7 @@ from resume_engine.core.audit_chain import links_of
 from resume_engine.core.errors import StaleRunError
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.storage import rows, sqlite_backend
+from resume_engine.storage import forwarding, rows, sqlite_backend
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 VARIABLE = "CRASH_TEST_BROKEN"
@@ -159,6 +159,28 @@ def _forgotten_rollback() -> None:
     roll_back.begun = lambda *_: None
 
 
+def _trusted_mark() -> None:
+    """Believe the forwarder's own mark, and do not ask what the control plane holds."""
+    forwarding.Forwarding._looked_up = _unasked  # type: ignore[method-assign]
+
+
+def _unasked(self: Any, here: Any, _: Any) -> Any:
+    return self._remote.load_summary(here.run_id) or self._started(here)
+
+
+def _early_mark() -> None:
+    """Note records as forwarded before they are."""
+    recorded = forwarding.Forwarding._recorded
+
+    def marked(self: Any, here: Any, there: Any, record: Any) -> Any:
+        mark = self._marks.load(here.run_id)
+        mark.records = record.sequence + 1
+        self._marks.save(mark)
+        return recorded(self, here, there, record)
+
+    forwarding.Forwarding._recorded = marked  # type: ignore[method-assign]
+
+
 def _shared_connections() -> None:
     """Let the child of a fork use its parent's connections and lease."""
     lease.os = _OneProcess()  # type: ignore[assignment]
@@ -202,4 +224,6 @@ BREAKS: Mapping[str, Callable[[], None]] = {
     "no_takeover_limit": _no_takeover_limit,
     "forgotten_rollback": _forgotten_rollback,
     "shared_connections": _shared_connections,
+    "trusted_mark": _trusted_mark,
+    "early_mark": _early_mark,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import sqlite3
 import sys
 import threading
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,9 @@ from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import ResumeBlockedError, ResumeEngineError
 from resume_engine.core.failure_classifier import PermanentStepError
 from resume_engine.storage.open_store import open_store
+from resume_engine.storage.remote_backend import RemoteCheckpointStore
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from resume_engine.storage.synced_store import SyncedCheckpointStore
 from tests.crash.broken import VARIABLE
 from tests.crash.effects import Effects
 from tests.crash.workload import Client, retried_after, undoable
@@ -35,17 +39,49 @@ def work(job: Job) -> None:
         client = Client(effects, flaky=True, options=retried_after(job["retry_seconds"]))
     with open_store(job["url"]) as store:
         engine = ResumeEngine(store, lease_seconds=job.get("lease_seconds", 30))
-        if job.get("up"):
-            Path(job["up"]).touch()
-        for run_id in job["runs"]:
-            _finish(engine, client, effects, run_id)
-        number = 0
-        while job.get("endless"):
-            run_id = f"{job['name']}-{number}"
-            engine.start_run("orders", run_id=run_id)
-            effects.note("started", run_id)
-            client.execute(engine, run_id)
-            number += 1
+        _work(engine, client, effects, job)
+
+
+def _work(engine: ResumeEngine, client: Client, effects: Effects, job: Job) -> None:
+    if job.get("up"):
+        Path(job["up"]).touch()
+    for run_id in job["runs"]:
+        _finish(engine, client, effects, run_id)
+    number = 0
+    while job.get("endless"):
+        run_id = f"{job['name']}-{number}"
+        engine.start_run("orders", run_id=run_id)
+        effects.note("started", run_id)
+        client.execute(engine, run_id)
+        number += 1
+
+
+def forward(job: Job) -> None:
+    """Do the same in a database that is forwarded; without end or until all of it is on the control plane."""
+    effects = Effects(job["effects"])
+    remote = RemoteCheckpointStore(job["plane"], api_key=job["key"], retry_seconds=5)
+    if job.get("die"):
+        _die_at(remote, *job["die"])
+    local = open_store(job["url"])
+    with SyncedCheckpointStore(local, remote, poll_seconds=0.02, flush_seconds=0) as store:
+        _work(ResumeEngine(store), Client(effects, pause_seconds=0.001), effects, job)
+        assert store.wait_until_synced(60), store.pending()
+
+
+def _die_at(remote: RemoteCheckpointStore, moment: str, nth: int) -> None:
+    """Be killed before the control plane is told something for the nth time, or once it has answered."""
+    call, told = remote._http.call, count(1)
+
+    def dying(method: str, *arguments: Any, **options: Any) -> Any:
+        is_it = method == "POST" and next(told) == nth
+        if is_it and moment == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer = call(method, *arguments, **options)
+        if is_it:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    remote._http.call = dying  # type: ignore[method-assign]
 
 
 def lie_down(job: Job) -> None:
@@ -188,6 +224,7 @@ def hold_write_lock(job: Job) -> None:
 
 JOBS: Mapping[str, Callable[[Job], None]] = {
     "work": work,
+    "forward": forward,
     "lie_down": lie_down,
     "insist": insist,
     "race": race,
