@@ -17,6 +17,7 @@ from webapp.extensions import audit_queries, current_store
 from webapp.pages import audit_list
 from webapp.pages.audit_list import AuditAddress
 from webapp.pages.downloads import attachment
+from webapp.pages.list_address import since_choices
 from webapp.permissions import can, current_actor, requires
 
 PAGE_SIZE = 100
@@ -55,7 +56,7 @@ def show() -> ResponseReturnValue:
         filters=address.filters,
         options={
             "kind": audit_list.kinds(),
-            "since": [(word, label.capitalize()) for word, (label, _) in audit_list.SINCE.items()],
+            "since": since_choices(),
         },
         chips=address.chips(),
         events=page.events,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TypeVar
 from urllib.parse import urlencode
 
 from werkzeug.datastructures import MultiDict
@@ -17,24 +15,13 @@ from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.keyset import Cursor
 from resume_engine.storage.run_filter import CAUSE_CHARACTERS
 from webapp.formats import first_line
+from webapp.pages.list_address import Chip, asked, one_of, read_text, shown
 
 PATH = "/gates"
 WORDS = ("kind", "environment", "workflow", "cause", "cursor", "run", "failure")
 """Every parameter of the address, in the order in which it is written."""
 FILTERS = ("kind", "environment", "workflow", "cause")
 LABELS = {"environment": "Environment", "workflow": "Workflow", "cause": "Error"}
-TEXT_MAX_CHARACTERS = 255
-
-Word = TypeVar("Word", bound=StrEnum)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chip:
-    """One filter that is on; `without` is the address that lacks it."""
-
-    label: str
-    value: str
-    without: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +65,7 @@ class GateListAddress:
     def chips(self) -> list[Chip]:
         """Return the filters that are on; the kind is left to the tabs."""
         return [
-            Chip(label=LABELS[name], value=_shown(text), without=self.href(**{name: None}))
+            Chip(label=LABELS[name], value=shown(first_line(text)), without=self.href(**{name: None}))
             for name, text in self.filters.items()
             if text and name in LABELS
         ]
@@ -100,17 +87,15 @@ def read(args: MultiDict[str, str]) -> GateListAddress:
     """Return what an address asks for; raise `InvalidValueError` rather than show other runs."""
     # Browsers send the line breaks of a hidden field as CR LF; messages hold LF.
     words = {name: args[name].replace("\r\n", "\n") for name in WORDS if args.get(name)}
-    for name, text in words.items():
+    for name in words:
         if len(args.getlist(name)) > 1:
             raise InvalidValueError(name, "is given more than once. Keep one.")
-        if name != "cursor" and len(text) > TEXT_MAX_CHARACTERS:
-            raise InvalidValueError(
-                name, f"has {len(text)} characters; at most {TEXT_MAX_CHARACTERS} are looked for"
-            )
+        if name != "cursor":
+            asked(words, name, read_text)
     return GateListAddress(
         words=words,
-        kind=_one_of(GateAction, "kind", words),
-        environment=_one_of(Environment, "environment", words),
+        kind=asked(words, "kind", one_of(GateAction)),
+        environment=asked(words, "environment", one_of(Environment)),
         workflow=words.get("workflow"),
         cause=words.get("cause"),
         cursor=Cursor.decode(words["cursor"]) if "cursor" in words else None,
@@ -122,18 +107,3 @@ def read(args: MultiDict[str, str]) -> GateListAddress:
 def cause_of(run: RunSummary) -> str:
     """Return what names the cause of a run's failure in an address."""
     return run.failure.message[:CAUSE_CHARACTERS] if run.failure else ""
-
-
-def _one_of(words: type[Word], name: str, given: Mapping[str, str]) -> Word | None:
-    if name not in given:
-        return None
-    try:
-        return words(given[name])
-    except ValueError:
-        known = ", ".join(word.value for word in words)
-        raise InvalidValueError(name, f"“{given[name][:40]}” is not known. Choose one of {known}.") from None
-
-
-def _shown(text: str) -> str:
-    line = first_line(text)
-    return line if len(line) <= 60 else f"{line[:60]}…"

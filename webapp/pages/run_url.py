@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
-from enum import StrEnum
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Any
 from urllib.parse import urlencode
 
 from werkzeug.datastructures import MultiDict
 
-from resume_engine.core.clock import as_utc
 from resume_engine.core.errors import InvalidValueError
 from resume_engine.core.payload import is_storable
 from resume_engine.core.resume_gates import GateAction
@@ -23,16 +21,21 @@ from resume_engine.core.run_summary import RunState
 from resume_engine.core.step_record import FailureClassification
 from resume_engine.storage.keyset import Cursor
 from resume_engine.storage.run_filter import RunFilter
-from webapp import formats, presentation
+from webapp import presentation
+from webapp.pages.list_address import (
+    Chip,
+    one_of,
+    quoted,
+    read_end,
+    read_length,
+    read_moment,
+    read_text,
+    shown,
+    shown_length,
+    shown_moment,
+)
 
 PATH = "/runs"
-TEXT_MAX_CHARACTERS = 255
-SINCE: dict[str, tuple[str, timedelta]] = {
-    "1h": ("last hour", timedelta(hours=1)),
-    "24h": ("last 24 hours", timedelta(hours=24)),
-    "7d": ("last 7 days", timedelta(days=7)),
-    "30d": ("last 30 days", timedelta(days=30)),
-}
 LABELS: dict[str, str] = {
     "q": "Search",
     "status": "State",
@@ -52,17 +55,6 @@ LIVE_PARAMETERS = frozenset({"live", "shown"})
 """Sent by the page about itself when it renews; they are never part of a shown address."""
 
 _VERBATIM = frozenset({"error_type", "message"})
-
-Word = TypeVar("Word", bound=StrEnum)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chip:
-    """One filter that is on; `without` is the address that lacks it."""
-
-    label: str
-    value: str
-    without: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +153,7 @@ def _collect(args: MultiDict[str, str]) -> tuple[dict[str, str], list[str]]:
     unknown = sorted(set(args) - set(LABELS) - LIVE_PARAMETERS)
     if unknown:
         known = ", ".join(name for name in LABELS if name != "cursor")
-        problems.append(f"There is no filter called {_quoted(unknown[0])}. There are: {known}.")
+        problems.append(f"There is no filter called {quoted(unknown[0])}. There are: {known}.")
     return words, problems
 
 
@@ -182,48 +174,6 @@ def _period(
     return since, until
 
 
-def _one_of(words: type[Word]) -> Callable[[str], Word]:
-    def read_word(text: str) -> Word:
-        try:
-            return words(text)
-        except ValueError:
-            known = ", ".join(word.value for word in words)
-            raise ValueError(f"{_quoted(text)} is not known. Choose one of {known}.") from None
-
-    return read_word
-
-
-def _length(text: str) -> timedelta:
-    if text not in SINCE:
-        raise ValueError(
-            f"{_quoted(text)} is not known. Choose one of {', '.join(SINCE)}, or use from and to."
-        )
-    return SINCE[text][1]
-
-
-def _text(text: str) -> str:
-    if len(text) > TEXT_MAX_CHARACTERS:
-        raise ValueError(
-            f"has {len(text):,} characters, at most {TEXT_MAX_CHARACTERS} are looked for. Shorten it."
-        )
-    if "\x00" in text:
-        raise ValueError("holds a NUL character, which no name does. Remove it.")
-    return text
-
-
-def _moment(text: str, *, end: bool = False) -> datetime:
-    """Read a day or a moment, UTC unless it says otherwise; as an end, a day counts in full."""
-    try:
-        moment = datetime.fromisoformat(text)
-        if end and len(text) == len("2026-11-22") and moment.time() == time():
-            moment += timedelta(days=1)
-        return as_utc(moment)
-    except (ValueError, OverflowError):
-        raise ValueError(
-            f"{_quoted(text)} is no time. Write it like 2026-11-22 or 2026-11-22T09:30 (UTC)."
-        ) from None
-
-
 def _cursor(text: str) -> Cursor:
     try:
         return Cursor.decode(text)
@@ -231,40 +181,28 @@ def _cursor(text: str) -> Cursor:
         raise ValueError("this address does not lead to a page. Begin again at the newest runs.") from None
 
 
-def _quoted(text: str) -> str:
-    return f"“{text[:40]}…”" if len(text) > 40 else f"“{text}”"
-
-
 _READERS: dict[str, Callable[[str], Any]] = {
-    "q": _text,
-    "status": _one_of(RunState),
-    "workflow": _text,
-    "environment": _one_of(Environment),
-    "failure": _one_of(FailureClassification),
-    "blocked_by": _one_of(GateAction),
-    "since": _length,
-    "from": _moment,
-    "to": lambda text: _moment(text, end=True),
-    "error_type": _text,
-    "message": _text,
+    "q": read_text,
+    "status": one_of(RunState),
+    "workflow": read_text,
+    "environment": one_of(Environment),
+    "failure": one_of(FailureClassification),
+    "blocked_by": one_of(GateAction),
+    "since": read_length,
+    "from": read_moment,
+    "to": read_end,
+    "error_type": read_text,
+    "message": read_text,
     "cursor": _cursor,
 }
 
 
 def _shown(name: str, text: str) -> str:
     """Return a filter's value as its chip says it."""
-    if name == "since" and text in SINCE:
-        return SINCE[text][0]
+    if name == "since":
+        return shown_length(text)
     if name == "blocked_by":
         return presentation.gate_look(text).label
     if name in ("from", "to"):
-        return _shown_moment(text)
-    return text if len(text) <= 60 else f"{text[:60]}…"
-
-
-def _shown_moment(text: str) -> str:
-    try:
-        moment = as_utc(datetime.fromisoformat(text)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        return text[:40]
-    return formats.utc(moment) if len(text) > len("2026-11-22") else f"{moment:%Y-%m-%d} UTC"
+        return shown_moment(text)
+    return shown(text)

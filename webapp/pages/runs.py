@@ -20,6 +20,7 @@ from webapp import presentation
 from webapp.extensions import run_queries
 from webapp.htmx import is_htmx
 from webapp.pages import run_url
+from webapp.pages.list_address import since_choices
 from webapp.pages.run_url import RunListAddress
 from webapp.permissions import requires
 
@@ -148,5 +149,5 @@ def _options(names: Sequence[str], asked: RunListAddress) -> dict[str, list[tupl
         "environment": [(word.value, word.value) for word in Environment],
         "failure": [(word, look.label) for word, look in presentation.FAILURES.items()],
         "blocked_by": [(word, presentation.GATES[word].label) for word in presentation.OPEN_GATES],
-        "since": [(word, label.capitalize()) for word, (label, _) in run_url.SINCE.items()],
+        "since": since_choices(),
     }
