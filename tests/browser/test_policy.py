@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.permissions import Role
 from tests.browser.conftest import Visit
 from tests.factories import RunFactory, ago, at, steps
+from tests.provision.app_fixtures import with_policy
 from webapp import Settings
 
 ANA, OSCAR = (
@@ -37,9 +37,7 @@ roles = ["admin"]
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
-    path = tmp_path / "policy.toml"
-    path.write_text(POLICY, encoding="utf-8")
-    return replace(settings, policy_file=str(path))
+    return with_policy(settings, tmp_path, POLICY)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,13 @@ def sign_in(
 ) -> Callable[[str], PageClient]:
     """Return a signed-in client by name: `sign_in("ana")`. Each call is another browser."""
     return lambda name: signed_in_client(app, page_store, people[name])
+
+
+def with_policy(settings: Settings, folder: Path, text: str) -> Settings:
+    """Return settings under which a policy decides, written to a file in `folder`."""
+    path = folder / "policy.toml"
+    path.write_text(text, encoding="utf-8")
+    return replace(settings, policy_file=str(path))
 
 
 def new_client(app: Flask) -> PageClient:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -31,6 +32,14 @@ class FakeClock:
     def forward(self, **by: float) -> None:
         """Move on, for example `forward(minutes=31)`."""
         self.now += timedelta(**by)
+
+
+@pytest.fixture
+def database(tmp_path: Path, migrated_file: Path) -> str:
+    """The address of a database with nothing in it, for commands."""
+    path = tmp_path / "runs.db"
+    path.write_bytes(migrated_file.read_bytes())
+    return f"sqlite:///{path}"
 
 
 @pytest.fixture

@@ -31,14 +31,6 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def database(tmp_path: Path, migrated_file: Path) -> str:
-    """Address of a database without people."""
-    path = tmp_path / "runs.db"
-    path.write_bytes(migrated_file.read_bytes())
-    return f"sqlite:///{path}"
-
-
-@pytest.fixture
 def run(database: str) -> Run:
     """Run the command line on the database: `run("users", "list")`."""
     return lambda *words: CliRunner().invoke(main, [*words, "--database", database])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -18,14 +17,6 @@ from webapp.keys.store import KeyStore
 
 Run = Callable[..., Result]
 SECRET = "0123456789abcdef0123456789abcdef"
-
-
-@pytest.fixture
-def database(tmp_path: Path, migrated_file: Path) -> str:
-    """Address of a database without keys."""
-    path = tmp_path / "runs.db"
-    path.write_bytes(migrated_file.read_bytes())
-    return f"sqlite:///{path}"
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from resume_engine.core.permissions import Role
 from resume_engine.core.run import Run, RunStatus
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory, ago, at, steps
-from tests.provision.app_fixtures import PageClient
+from tests.provision.app_fixtures import PageClient, with_policy
 from tests.webapp.helpers import events
 from webapp import Settings, create_app
 from webapp.settings import SettingsError
@@ -48,9 +48,7 @@ roles = ["admin"]
 
 @pytest.fixture
 def settings(settings: Settings, tmp_path: Path) -> Settings:
-    path = tmp_path / "policy.toml"
-    path.write_text(POLICY, encoding="utf-8")
-    return replace(settings, policy_file=str(path))
+    return with_policy(settings, tmp_path, POLICY)
 
 
 @pytest.fixture

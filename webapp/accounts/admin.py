@@ -27,11 +27,9 @@ def show() -> ResponseReturnValue:
 
 @blueprint.post("")
 @requires(Permission.USERS_MANAGE)
+@step_up.confirmed_first("users.show")
 def add() -> ResponseReturnValue:
     """Add a person and show the link that lets them in."""
-    asked = step_up.challenge(url_for("users.show"))
-    if asked is not None:
-        return asked
     form = AddPersonForm()
     if not form.validate():
         return _page(form, status=422)
@@ -51,11 +49,9 @@ def add() -> ResponseReturnValue:
 
 @blueprint.post("/<int(max=2147483647):user_id>/role")
 @requires(Permission.USERS_MANAGE)
+@step_up.confirmed_first("users.show")
 def change_role(user_id: int) -> ResponseReturnValue:
     """Give somebody another role; their sessions end at once."""
-    asked = step_up.challenge(url_for("users.show"))
-    if asked is not None:
-        return asked
     person, form = _load(user_id), RoleForm()
     if not form.validate():
         abort(422, "Choose a role from the list. Nothing was changed.")
@@ -69,11 +65,9 @@ def change_role(user_id: int) -> ResponseReturnValue:
 
 @blueprint.post("/<int(max=2147483647):user_id>/disable")
 @requires(Permission.USERS_MANAGE)
+@step_up.confirmed_first("users.show")
 def disable(user_id: int) -> ResponseReturnValue:
     """Close an account; its sessions and links end at once."""
-    asked = step_up.challenge(url_for("users.show"))
-    if asked is not None:
-        return asked
     person = _load(user_id)
     return _act(
         lambda: services().accounts.disable(user_id, actor=current_actor()),
@@ -84,11 +78,9 @@ def disable(user_id: int) -> ResponseReturnValue:
 
 @blueprint.post("/<int(max=2147483647):user_id>/enable")
 @requires(Permission.USERS_MANAGE)
+@step_up.confirmed_first("users.show")
 def enable(user_id: int) -> ResponseReturnValue:
     """Open an account again."""
-    asked = step_up.challenge(url_for("users.show"))
-    if asked is not None:
-        return asked
     person = _load(user_id)
     return _act(
         lambda: services().accounts.enable(user_id, actor=current_actor()),
@@ -111,11 +103,9 @@ def sign_out(user_id: int) -> ResponseReturnValue:
 
 @blueprint.post("/<int(max=2147483647):user_id>/link")
 @requires(Permission.USERS_MANAGE)
+@step_up.confirmed_first("users.show")
 def create_link(user_id: int) -> ResponseReturnValue:
     """Make a new sign-in link and show it, once."""
-    asked = step_up.challenge(url_for("users.show"))
-    if asked is not None:
-        return asked
     person = _load(user_id)
     purpose = Purpose.SIGN_IN if person.has_password else Purpose.INVITE
     try:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 from flask import flash, redirect, request, url_for
-from flask.typing import ResponseReturnValue
 from flask_login import current_user
 from wtforms import PasswordField
 from wtforms.validators import Length
@@ -20,6 +21,8 @@ from webapp.accounts.throttle import address_scope, confirm_scope
 from webapp.extensions import services
 from webapp.forms import Form
 from webapp.permissions import current_actor
+
+View = TypeVar("View", bound=Callable[..., Any])
 
 RECENT = timedelta(minutes=5)
 _TYPED_AT_MOST = 1_024
@@ -71,15 +74,26 @@ class ConfirmedForm(Form):
         return fine and not self.password.errors
 
 
-def challenge(back_to: str) -> ResponseReturnValue | None:
-    """Return the way to the page that asks for the password, None when it was given a moment ago.
+def confirmed_first(back_to: str) -> Callable[[View], View]:
+    """Let a view act only if the password was given a moment ago; `back_to` names the view of its page.
 
     For acts whose form has no room for it: nothing is done, and the person does it again afterwards.
     """
-    if is_recent():
-        return None
-    flash("You signed in a while ago. Nothing was changed: type your password, then do it again.", "info")
-    return redirect(url_for("account.ask_confirm", next=back_to), 303)
+
+    def guard(view: View) -> View:
+        @wraps(view)
+        def guarded(*args: Any, **kwargs: Any) -> Any:
+            if is_recent():
+                return view(*args, **kwargs)
+            flash(
+                "You signed in a while ago. Nothing was changed: type your password, then do it again.",
+                "info",
+            )
+            return redirect(url_for("account.ask_confirm", next=url_for(back_to)), 303)
+
+        return cast(View, guarded)
+
+    return guard
 
 
 def is_recent() -> bool:

@@ -30,45 +30,34 @@ def blueprint() -> APIBlueprint:
 @requires(Permission.GATES_DECIDE)
 def compensate(path: RunPath, body: Compensate) -> Response:
     """Record that the side effects of a partial failure were undone; 400 when there is nothing to undo."""
-    return _decide(
-        path,
-        DecisionKind.COMPENSATION,
-        note=body.note,
-        result=body.result,
-        failure_key=body.failure_key,
-    )
+    return _decide(path, body, DecisionKind.COMPENSATION, result=body.result)
 
 
 @requires(Permission.GATES_DECIDE)
 def approve(path: RunPath, body: Approve) -> Response:
     """Approve that the step of a permanent failure runs again; 400 when there is nothing to approve."""
-    return _decide(
-        path,
-        DecisionKind.HUMAN_APPROVAL,
-        note=body.note,
-        failure_key=body.failure_key,
-        display_name=body.approved_by,
-    )
+    return _decide(path, body, DecisionKind.HUMAN_APPROVAL, display_name=body.approved_by)
 
 
 @requires(Permission.GATES_DECIDE)
 def ack_prod_resume(path: RunPath, body: Acknowledge) -> Response:
     """Acknowledge that a run in prod is resumed; 400 on a run that is not in prod."""
-    return _decide(
-        path,
-        DecisionKind.PROD_RESUME_ACK,
-        note=body.note,
-        failure_key=body.failure_key,
-        display_name=body.acknowledged_by,
-    )
+    return _decide(path, body, DecisionKind.PROD_RESUME_ACK, display_name=body.acknowledged_by)
 
 
-def _decide(path: RunPath, kind: DecisionKind, *, failure_key: str | None, **given: Any) -> Response:
-    run = one_run.load(path.run_id)
+def _decide(
+    path: RunPath, body: Compensate | Approve | Acknowledge, kind: DecisionKind, **special: Any
+) -> Response:
+    run, failure_key = one_run.load(path.run_id), body.failure_key
     if conditions.expected_version(run) is not None and failure_key is None and run.failure is not None:
         failure_key = run.failure.key  # the version that was seen had this one
     request = DecisionRequest(
-        run_id=run.run_id, kind=kind, actor=current_actor(), failure_key=failure_key, **given
+        run_id=run.run_id,
+        kind=kind,
+        actor=current_actor(),
+        failure_key=failure_key,
+        note=body.note,
+        **special,
     )
     try:
         decided, _ = decide(current_store(), request, current_policy())

@@ -68,28 +68,26 @@ def gates_view(decisions: Sequence[Decision], closed: Collection[tuple[str, str]
     for decision in sorted(granted, key=lambda d: d.decided_at):
         at = decision.decided_at.isoformat()
         if decision.kind is DecisionKind.HUMAN_APPROVAL:
-            entry = {
-                "granted": True,
-                "failure_key": decision.failure_key,
-                "approved_by": decision.shown_name,
-                "approved_at": at,
-                "note": decision.note,
-            }
+            entry = _granted_view(decision, at, "approved")
             view["human_approval"] = entry
             view.setdefault("approvals", {})[decision.failure_key] = entry
         elif decision.kind is DecisionKind.COMPENSATION:
             view.setdefault("compensations", {})[decision.failure_key] = _compensation_view(decision, at)
         elif decision.kind is DecisionKind.PROD_RESUME_ACK:
-            entry = {
-                "granted": True,
-                "failure_key": decision.failure_key,
-                "acknowledged_by": decision.shown_name,
-                "acknowledged_at": at,
-                "note": decision.note,
-            }
+            entry = _granted_view(decision, at, "acknowledged")
             view["prod_resume_ack"] = entry
             view.setdefault("prod_resume_acks", {})[decision.failure_key] = entry
     return view
+
+
+def _granted_view(decision: Decision, at: str, done: str) -> dict[str, Any]:
+    return {
+        "granted": True,
+        "failure_key": decision.failure_key,
+        f"{done}_by": decision.shown_name,
+        f"{done}_at": at,
+        "note": decision.note,
+    }
 
 
 def _compensation_view(decision: Decision, at: str) -> dict[str, Any]:
