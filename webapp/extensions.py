@@ -51,7 +51,7 @@ def register(app: Flask, settings: Settings, store: SqlCheckpointStore) -> None:
         sessions=SessionStore(store),
         passwords=Passwords(settings.password_cost),
         keys=KeyStore(store, KeyHashing(pepper=settings.key_pepper)),
-        guard=Guard(settings.api_rate_limit),
+        guard=Guard(settings.api_rate_limit, processes=settings.workers),
         audit_signer=settings.audit_signer,
     )
 

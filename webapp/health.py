@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 from sqlalchemy.exc import SQLAlchemyError
 
 from resume_engine.core.errors import SchemaError
+from resume_engine.storage.audit_state import load_audit_state
 from resume_engine.storage.clock_difference import clock_difference
 from resume_engine.storage.schema_version import found_schema, raise_unless_head
 from webapp.extensions import current_store
@@ -29,13 +30,14 @@ def health() -> ResponseReturnValue:
 @blueprint.get("/ready")
 @public
 def ready() -> ResponseReturnValue:
-    """Say whether the database answers and has this release's schema, and how far the clocks are apart."""
+    """Say whether the database answers and has this schema, how far clocks are apart, what is not sealed."""
     store = current_store()
     try:
         with store.reading() as conn:
             schema = found_schema(conn)
             raise_unless_head(schema)
             off = clock_difference(store, conn)
+        audit = load_audit_state(store)
     except SQLAlchemyError:
         logger.warning("not ready: the database does not answer", exc_info=True)
         return {"status": "unavailable", "reason": "the database does not answer"}, 503
@@ -45,4 +47,16 @@ def ready() -> ResponseReturnValue:
     if abs(off) > CLOCK_TOLERANCE_SECONDS:
         # Leases go by the database's clock; sessions and keys end by this one.
         logger.warning("the clock of this server is %.1f s off that of the database", off)
-    return {"status": "ok", "schema": schema, "clock_difference_seconds": round(off, 3)}
+    if audit.is_late:
+        # Everything works without it; what is not sealed yet is only not proven yet.
+        logger.warning("%s audit events wait for their seal since %s", audit.unsealed, audit.oldest_unsealed)
+    return {
+        "status": "ok",
+        "schema": schema,
+        "clock_difference_seconds": round(off, 3),
+        "audit": {
+            "sealing": "late" if audit.is_late else "ok",
+            "last_checkpoint_at": audit.checkpoint.created_at.isoformat() if audit.checkpoint else None,
+            "unsealed_events": audit.unsealed,
+        },
+    }

@@ -1,6 +1,7 @@
 """The thread of a server that seals the audit, and looks once a day whether anybody rewrote it.
 
 That it fails or lags behind stops nothing: the page of the audit says so, and the next turn makes up for it.
+The same thread closes gates again whose decisions ended unused.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from resume_engine.core.chain_report import Verdict
 from resume_engine.core.clock import monotonic, utc_now
 from resume_engine.storage.audit_state import load_audit_state, record_verification
 from resume_engine.storage.chain_verification import ChainVerifier
+from resume_engine.storage.ended_decisions import close_ended
 from resume_engine.storage.sealing import Sealer
 from resume_engine.storage.signing import Signer
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -48,6 +50,10 @@ class AuditSealer(threading.Thread):
     def run(self) -> None:
         """Take turns until stopped; what goes wrong is logged, and tried again at the next turn."""
         while not self._stopped.wait(LOOK_EVERY_SECONDS):
+            try:
+                close_ended(self._store)
+            except Exception:
+                logger.warning("gates whose decisions ended stay open; it is tried again", exc_info=True)
             try:
                 self.turn()
             except Exception:

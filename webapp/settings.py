@@ -76,7 +76,7 @@ class Settings:
     log_format: str = "text"
     metrics_public: bool = True  # /metrics without a key; from outside only where that was asked for
     workers: int = 1  # processes of `resume-engine serve`
-    api_rate_limit: Rate | None = DEFAULT_RATE  # of each key, in each process; None: none
+    api_rate_limit: Rate | None = DEFAULT_RATE  # of each key, all workers together; None: none
 
     def __post_init__(self) -> None:
         """Refuse what is only dangerous together."""

@@ -31,6 +31,8 @@ from resume_engine.core.resume_gates import GateAction, get_resume_blockers
 from resume_engine.core.run import Environment, RunStatus
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.step_record import FailureClassification
+from resume_engine.storage.ended_decisions import close_ended
+from resume_engine.storage.run_queries import RunQueries
 from resume_engine.storage.schema import api_keys
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.worker import Worker
@@ -529,3 +531,32 @@ def test_of_many_at_once_only_as_many_count_as_are_needed(
     assert answers == {"recorded": approvers, f"told of {decisions[-1].actor}": people - approvers}
     assert summary(store).blocked_by == ()
     assert kinds_of_events(store).count("gate.refused") == people - approvers
+
+
+def test_gates_close_by_themselves_once_and_only_when_time_is_up(
+    store: SqlCheckpointStore, time: Clock
+) -> None:
+    blocked(store)
+    run, decision = decide(store, wanted(), HOUR)
+    time.move(minutes=59)
+    close_ended(store)
+    assert summary(store).version == run.version
+    time.move(minutes=2)
+    with ThreadPoolExecutor(4) as pool:  # as the threads of several servers would
+        list(pool.map(lambda _: close_ended(store), range(8)))
+    closed = summary(store)
+    assert (closed.status, closed.blocked_by) == (RunStatus.FAILED, (GateAction.HUMAN_APPROVAL,))
+    assert closed.blocked_since == decision.expires_at
+    assert kinds_of_events(store).count("gate.expired") == 1
+    queue = RunQueries(store).list_blocked().items
+    assert [found.run_id for found in queue] == ["run-1"]
+
+
+def test_what_went_on_or_has_no_end_is_left_alone(store: SqlCheckpointStore, time: Clock) -> None:
+    blocked(store)
+    decide(store, wanted(), HOUR)
+    ResumeEngine(store).resume("run-1", [("step_0", done)])
+    after = summary(store)
+    time.move(hours=5)
+    close_ended(store)
+    assert summary(store) == after

@@ -10,6 +10,8 @@ from sqlalchemy import literal, text
 from sqlalchemy.exc import OperationalError
 
 from resume_engine.core import clock
+from resume_engine.core.actor import ENGINE_ACTOR
+from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.storage.schema import HEAD_REVISION, UtcDateTime
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.provision.app_fixtures import PageClient
@@ -21,6 +23,19 @@ def test_up_and_ready(client: PageClient) -> None:
     assert ready is not None
     assert (ready["status"], ready["schema"]) == ("ok", HEAD_REVISION)
     assert abs(ready["clock_difference_seconds"]) < 1
+    assert ready["audit"]["sealing"] == "ok"
+
+
+def test_that_nobody_seals_is_told_and_stops_nothing(
+    client: PageClient, page_store: SqlCheckpointStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    long_ago = clock.utc_now() - timedelta(minutes=11)
+    page_store.append_event(AuditEvent.by(ENGINE_ACTOR, EventType.AUDIT_EXPORTED, long_ago))
+    answer = client.get("/ready")
+    assert answer.status_code == 200 and answer.json is not None
+    told = answer.json["audit"]
+    assert (told["sealing"], told["last_checkpoint_at"]) == ("late", None) and told["unsealed_events"] >= 1
+    assert "wait for their seal" in caplog.text
 
 
 def test_up_but_not_ready_without_a_database(

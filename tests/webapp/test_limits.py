@@ -117,3 +117,10 @@ class TestGuard:
     def test_without_a_limit_nobody_waits(self) -> None:
         guard = Guard(None)
         assert [guard.wait_of("a") for _ in range(5_000)] == [0.0] * 5_000
+
+    def test_workers_share_what_is_allowed(self, ticking: Ticking) -> None:
+        guards = [Guard(Rate(10, 60), processes=3, now=ticking) for _ in range(3)]
+        passed = sum(guard.wait_of("a") == 0.0 for guard in guards for _ in range(20))
+        assert passed == 12  # ten, each share of it rounded up
+        guessed = sum(guard.wait_of_guess("10.0.0.7", str(n)) == 0.0 for guard in guards for n in range(40))
+        assert guessed == GUESSES.times

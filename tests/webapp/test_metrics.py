@@ -10,13 +10,20 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
+from resume_engine.core import clock
+from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.decisions import DecisionKind
+from resume_engine.core.errors import LeaseLostError
 from resume_engine.core.permissions import Role
+from resume_engine.storage.sealing import seal
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory
 from tests.provision.app_fixtures import SYSTEM, Statements
+from tests.webapp.api.caller import caller
 from webapp import Settings, create_app
+from webapp.errors import code_of
 from webapp.extensions import services
+from webapp.metrics import LEASE_LOST
 
 Samples = dict[str, dict[tuple[str, ...], float]]
 
@@ -83,11 +90,53 @@ def test_ids_make_no_series(app: Flask) -> None:
     assert len(counts) == 2
 
 
-def test_the_database_is_asked_three_times_at_most(app: Flask, statements: Statements) -> None:
+def test_the_database_is_asked_nine_times_at_most(app: Flask, statements: Statements) -> None:
     statements.clear()
     for _ in range(20):
         ask(app)
-    assert len(statements) == 3
+    assert len(statements) == 9
+
+
+def test_lost_leases_are_counted_where_they_are_told(app: Flask, page_store: SqlCheckpointStore) -> None:
+    """Over HTTP by the refusal; executors that vanished by what the audit says of their runs."""
+    assert code_of(LeaseLostError("run-1", "me", "another")) == LEASE_LOST
+    kinds = [
+        ("run.resumed", {"interrupted": {"step_index": 1}}),
+        ("run.resumed", {}),
+        ("run.interrupted", {}),
+    ]
+    for kind, payload in [*kinds, kinds[0]]:
+        event = AuditEvent.by(SYSTEM, EventType(kind), clock.utc_now(), run_id="run-1", payload=payload)
+        page_store.append_event(event)
+    found = numbers(ask(app))
+    assert found["resume_engine_lost_leases"] == {("resumed",): 2, ("left to a person",): 1}
+    assert found["resume_engine_lease_losses_total"] == {(): 0}
+
+
+def test_a_lease_that_was_lost_is_counted(
+    app: Flask, page_store: SqlCheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(run_id: str) -> None:
+        raise LeaseLostError(run_id, "me", "another")
+
+    monkeypatch.setattr(page_store, "load_summary", lost)
+    answer = caller(app, Role.RUNNER).get("/runs/run-1/status")
+    assert (answer.status_code, answer.json["code"]) == (409, LEASE_LOST)
+    assert numbers(ask(app))["resume_engine_lease_losses_total"] == {(): 1}
+
+
+def test_how_the_audit_stands(app: Flask, runs: RunFactory, page_store: SqlCheckpointStore) -> None:
+    runs.completed()
+    runs.blocked("partial")
+    found = numbers(ask(app))
+    assert found["resume_engine_audit_unsealed_events"][()] > 0
+    assert "resume_engine_audit_checkpoint_timestamp_seconds" not in found
+    assert found["resume_engine_failed_runs"] == {("transient",): 0, ("partial",): 1, ("permanent",): 0}
+    seal(page_store, services(app).audit_signer)
+    later = numbers(ask(create_app(services(app).settings, store=page_store)))
+    assert later["resume_engine_audit_unsealed_events"][()] == 0
+    assert later["resume_engine_audit_sealing_late"][()] == 0
+    assert later["resume_engine_audit_checkpoint_timestamp_seconds"][()] > 1_700_000_000
 
 
 def test_without_a_database_the_rest_is_told(

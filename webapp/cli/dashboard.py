@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import click
 from click.core import ParameterSource
@@ -51,7 +52,7 @@ def serve_here(settings: Settings, *, with_link: bool) -> None:
     except PortTakenError as problem:
         raise click.ClickException(one_line(str(problem))) from problem
     with listening, open_store(settings.database_url) as store:
-        app = create_app(settings, store=store)
+        app = create_app(replace(settings, workers=1), store=store)
         configure_logs(settings.log_level, settings.log_format)
         introduce(settings, store, with_link=with_link)
         sealer = AuditSealer(store, settings.audit_signer)

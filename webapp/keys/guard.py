@@ -17,14 +17,14 @@ EVENTS = Rate(120, 3_600)
 class Guard:
     """Count requests and guesses; all of it may be used by many threads at once."""
 
-    def __init__(self, rate: Rate | None, *, now: Clock = time.monotonic) -> None:
-        self._requests = Buckets(rate, now=now) if rate is not None else None
-        self._guesses = Buckets(GUESSES, now=now)
+    def __init__(self, rate: Rate | None, *, processes: int = 1, now: Clock = time.monotonic) -> None:
+        self._requests = Buckets(rate.shared_by(processes), now=now) if rate is not None else None
+        self._guesses = Buckets(GUESSES.shared_by(processes), now=now)
         self._proven: Memory[bool] = Memory()
-        self.refused_keys = Seldom(TELL_AGAIN_SECONDS, EVENTS, now=now)
-        self.denials = Seldom(60.0, EVENTS, now=now)
-        self.foreign = Seldom(60.0, EVENTS, now=now)
-        self.foreign_by_strangers = Seldom(60.0, EVENTS, now=now)
+        self.refused_keys = Seldom(TELL_AGAIN_SECONDS, EVENTS.shared_by(processes), now=now)
+        self.denials = Seldom(60.0, EVENTS.shared_by(processes), now=now)
+        self.foreign = Seldom(60.0, EVENTS.shared_by(processes), now=now)
+        self.foreign_by_strangers = Seldom(60.0, EVENTS.shared_by(processes), now=now)
 
     def wait_of(self, caller: str) -> float:
         """Return how many seconds a caller with a key has to wait; 0.0 counts the request."""

@@ -1,7 +1,7 @@
 """How often something may happen: counters in the memory of one process, bounded in number.
 
-A server of several processes allows each of them as much. That is a limit on load, not the wall that keys
-stand behind: that one is their 256 random bits.
+Of a server of several processes each gives out its share, so that all of them together allow what is set.
+It is a limit on load, not the wall that keys stand behind: that one is their 256 random bits.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ class Rate:
         if found is None:
             raise ValueError(f"is {text!r}; expected a rate such as 1000/second, 600/minute or off")
         return cls(int(found[1]), _SECONDS[found[2]])
+
+    def shared_by(self, processes: int) -> Rate:
+        """Return the share of one of so many processes, rounded up: each of them allows something."""
+        return Rate(-(-self.times // processes), self.seconds)
 
 
 class Memory(Generic[Entry]):

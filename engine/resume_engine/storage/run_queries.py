@@ -250,6 +250,13 @@ class RunQueries:
             for classification, error_type, message, count, failed_at, prod in found
         ]
 
+    def count_failures(self) -> dict[FailureClassification, int]:
+        """Return how many failures stand, by class."""
+        found = select(runs.c.failure_classification, func.count()).where(standing_failure())
+        query = by_index(found.group_by(runs.c.failure_classification), "ix_runs_failing_created")
+        with self._store.asking() as conn:
+            return {FailureClassification(word): count for word, count in conn.execute(query)}
+
     def load_runs(self, run_ids: Sequence[str]) -> list[RunSummary]:
         """Return the runs with these ids, in no particular order; unknown ids are left out."""
         query = select(*rows.SUMMARY_COLUMNS).where(runs.c.run_id.in_(run_ids))

@@ -179,6 +179,7 @@ _index(
     runs.c.workflow_name,
     where=_blocked,
 )
+_index("ix_runs_cleared_until", runs.c.cleared_until, runs.c.run_id, where=runs.c.cleared_until.is_not(None))
 # For the search by the beginning of a run id; a plain index serves LIKE only under the C collation.
 Index("ix_runs_run_id_pattern", runs.c.run_id, postgresql_ops={"run_id": "varchar_pattern_ops"}).ddl_if(
     dialect="postgresql"

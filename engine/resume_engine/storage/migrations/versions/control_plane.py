@@ -6,6 +6,8 @@ everything already: only what is missing is added.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import sqlalchemy as sa
 from alembic import context, op
 
@@ -27,6 +29,7 @@ _NEW_TABLES = (
     "control_planes",
 )
 _WIDENED = ("runs", "step_records", "decisions", "audit_events")
+_INDEX_OF_ENDS = "ix_runs_cleared_until"
 _DECISION_KEY = "uq_decisions_failure_kind"
 
 
@@ -40,13 +43,19 @@ def upgrade() -> None:
                 op.add_column(name, schema.plain_column(column))
     for name in _NEW_TABLES:
         schema.metadata.tables[name].create(bind, checkfirst=True)
-    present = {str(index["name"]) for index in sa.inspect(bind).get_indexes("audit_events")}
-    for index in schema.audit_events.indexes:
-        if index.name not in present:
-            index.create(bind)
+    ends = [index for index in schema.runs.indexes if index.name == _INDEX_OF_ENDS]
+    _add_indexes(bind, "runs", ends)
+    _add_indexes(bind, "audit_events", schema.audit_events.indexes)
     _rebuild_decision_key(bind)
     adopt(bind, context.config.attributes["codec"])
     audit_guards.create(bind)
+
+
+def _add_indexes(bind: sa.Connection, table: str, wanted: Iterable[sa.Index]) -> None:
+    present = {str(index["name"]) for index in sa.inspect(bind).get_indexes(table)}
+    for index in wanted:
+        if index.name not in present:
+            index.create(bind)
 
 
 def _rebuild_decision_key(bind: sa.Connection) -> None:
