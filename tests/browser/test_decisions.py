@@ -42,6 +42,17 @@ def test_approve_the_oldest_from_the_landing_page_and_watch_it_complete(
     assert ana.decision.get_attribute("hx-trigger") is None
 
 
+def test_a_run_whose_id_has_slashes_is_decided_like_any_other(runs: RunFactory, visit: Visit) -> None:
+    run = runs.blocked("permanent", run_id="team//a b?1#%/", fail_at=1)
+    ana = visit("ana")
+    ana.open("/gates")
+    ana.approve("looked at it")
+    ana.sees("Waiting for a runner")
+    ana.page.get_by_role("link", name="claims_intake").first.click()
+    ana.sees("Approved by you")
+    assert len(runs.store.list_decisions(run.run_id)) == 1
+
+
 def test_approve_from_the_queue_with_a_reason(runs: RunFactory, visit: Visit, working: Working) -> None:
     first = runs.blocked("permanent", message="Invalid API key")
     second = runs.blocked("permanent", message="Quota used up")

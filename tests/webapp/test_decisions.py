@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
+from html import unescape
 from typing import Any
 
 import pytest
@@ -102,6 +103,22 @@ def test_in_place_the_answer_is_the_receipt(runs: RunFactory, ana: PageClient, k
     assert "<strong>you</strong>" in answer.text
     expected = "The run is cancelled." if kind == "reject" else "Waiting for a runner"
     assert expected in answer.text
+
+
+@pytest.mark.parametrize(
+    "run_id", ["team/a/1", "a//b", "trail/", "a.b/..c", "x?y#z %/é", "a/decisions/reject", "a/steps/1"]
+)
+def test_ids_with_slashes_are_decided_by_the_forms_of_their_pages(
+    runs: RunFactory, ana: PageClient, run_id: str
+) -> None:
+    run = runs.blocked("permanent", run_id=run_id, fail_at=1)
+    page = ana.get("/gates", query_string={"run": run_id}).text
+    action = re.search(r'action="(/runs/[^"]+/decisions/human_approval)"', page)
+    refresh = re.search(r'hx-get="(/gates/[^"]+/decision\?[^"]+)"', page)
+    assert action is not None and refresh is not None
+    assert ana.post(unescape(action[1]), data=good_input("human_approval", run)).status_code == 303
+    assert len(runs.store.list_decisions(run_id)) == 1
+    assert "approved" in ana.get(unescape(refresh[1]), htmx=True).text.lower()
 
 
 def test_note_and_result_are_kept(runs: RunFactory, ana: PageClient) -> None:

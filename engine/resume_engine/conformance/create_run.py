@@ -93,9 +93,12 @@ class CreateRun:
             ("run_id", "x" * 37),
             ("run_id", "nul\x00"),
             ("run_id", ""),
+            ("run_id", "/a"),
+            ("run_id", "."),
+            ("run_id", "a/../b"),
         ],
     )
-    def test_what_a_database_cannot_keep_is_named(
+    def test_what_no_database_or_address_can_hold_is_named(
         self, store: CheckpointStore, field: str, value: str
     ) -> None:
         given: dict[str, Any] = {"run_id": "run-1", "workflow_name": "billing", field: value}

@@ -54,6 +54,22 @@ def with_status(run: RunSummary, status: RunStatus, at: datetime) -> RunSummary:
     )
 
 
+def check_new_run(run: Run) -> None:
+    """Raise `InvalidValueError` naming the field when a run cannot be started as it is.
+
+    Slashes in its id are fine, but it has to stand in an address: browsers and proxies resolve `.` and `..`
+    between slashes, and take a slash at the beginning for another host or for none.
+    """
+    check_run(run)
+    parts = run.run_id.split("/")
+    if not parts[0] or {".", ".."} & set(parts):
+        raise InvalidValueError(
+            "run_id",
+            f"no address can hold {run.run_id!r}: begin it with something else than a slash, "
+            "and put no . or .. alone between slashes",
+        )
+
+
 def check_run(run: Run) -> None:
     """Raise `InvalidValueError` naming the field when a run cannot be kept as it is."""
     check_text("run_id", run.run_id, 36)

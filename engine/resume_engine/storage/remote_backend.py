@@ -28,7 +28,7 @@ from resume_engine.core.messages import (
     read_step,
     read_summary,
 )
-from resume_engine.core.outside_writes import check_record, check_run
+from resume_engine.core.outside_writes import check_new_run, check_record, check_run
 from resume_engine.core.payload import from_text, is_storable, storable
 from resume_engine.core.process_identity import is_gone
 from resume_engine.core.run import Run
@@ -93,7 +93,7 @@ class RemoteCheckpointStore(CheckpointStore):
 
     def create_run(self, run: Run, *, actor: Actor = ENGINE_ACTOR, change_id: str | None = None) -> None:
         """Start the run on the control plane; raise `RunExistsError` if the id is taken."""
-        check_run(run)
+        check_new_run(run)
         answer = self._http.call(
             "POST",
             "/start_run",

@@ -24,7 +24,13 @@ from resume_engine.core.execution import assert_open
 from resume_engine.core.gate_closing import closed_in_time
 from resume_engine.core.lease import assert_idle
 from resume_engine.core.open_failures import after_record
-from resume_engine.core.outside_writes import check_record, check_run, is_same_write, with_status
+from resume_engine.core.outside_writes import (
+    check_new_run,
+    check_record,
+    check_run,
+    is_same_write,
+    with_status,
+)
 from resume_engine.core.roll_back_plan import assert_none_under_way
 from resume_engine.core.run import Run
 from resume_engine.core.run_change import RunChange
@@ -56,7 +62,7 @@ class SqlCheckpointStore(RunReader, CheckpointStore):
     def create_run(self, run: Run, *, actor: Actor = ENGINE_ACTOR, change_id: str | None = None) -> None:
         """Write a new run and its `run.started` event; raise `RunExistsError` if the id is taken."""
         self.refuse_if_locked()
-        check_run(run)
+        check_new_run(run)
         event = AuditEvent.by(
             actor,
             EventType.RUN_STARTED,
