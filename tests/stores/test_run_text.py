@@ -18,7 +18,9 @@ from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import PayloadLockedError, PayloadUnreadableError
 from resume_engine.core.failure_classifier import PartialStepError, PermanentStepError, TransientStepError
 from resume_engine.core.masking import MASK, mask_text, mask_value
+from resume_engine.storage.audit_queries import AuditQueries
 from resume_engine.storage.encryption import EncryptedCodec
+from resume_engine.storage.event_texts import event_texts
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.payload_codec import PLAIN
 from resume_engine.storage.run_text import load_run_text
@@ -162,3 +164,31 @@ def test_payloads_stay_text(store: SqlCheckpointStore, monkeypatch: pytest.Monke
     monkeypatch.setattr(json.JSONEncoder, "encode", lambda *a: seen.append("written") or encode(*a))
     load_run_text(store, run_id, masked=True)
     assert len(seen) <= 6, "once for all records, not once for each"
+
+
+# Events
+
+
+def assert_same_events(store: SqlCheckpointStore, run_id: str) -> list[dict[str, Any]]:
+    expected = [event.to_dict() for event in AuditQueries(store).stream_run(run_id)]
+    found = [json.loads(text) for text in event_texts(store, run_id)]
+    assert json.dumps(found) == json.dumps(expected)
+    return found
+
+
+def test_events_as_text_are_those_of_the_records(
+    store: SqlCheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = ResumeEngine(store)
+    failure = PermanentStepError("refused: password=hunter2 é\n")
+    run_id = workflow(store, SECRETS, {"token": "t-1"}, failure, {"c": 1}, environment="prod")
+    engine.grant_human_approval(run_id, "ana", note="go")
+    engine.ack_prod_resume(run_id, "ana")
+    engine.resume(run_id, giving({"b": 2}, {"b": 4}, {"c": 3}))
+    found = assert_same_events(store, run_id)
+    kinds = [event["event_type"] for event in found]
+    assert kinds.count("step.recorded") == 4 and kinds[0] == "run.started" and len(kinds) > 7
+    assert "hunter2" not in json.dumps(found)
+    monkeypatch.setattr("resume_engine.storage.event_texts._ROWS_PER_FETCH", 2)
+    assert assert_same_events(store, run_id) == found
+    assert list(event_texts(store, "nobody")) == []

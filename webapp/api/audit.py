@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from flask import Response
@@ -17,11 +18,15 @@ from resume_engine.core.run import trace_lines
 from resume_engine.core.step_record import StepKind
 from resume_engine.storage import previews
 from resume_engine.storage.compliance_export import compliance_export
+from resume_engine.storage.event_texts import event_texts
 from webapp.api import conditions, one_run
 from webapp.api.resource import resource
 from webapp.api.shapes import AuditEvents, AuditLog, ComplianceExport, Replay, RunPath
-from webapp.extensions import audit_queries, audit_signer, current_store
+from webapp.extensions import audit_signer, current_store
 from webapp.permissions import current_actor, requires
+
+ITEMS_PER_PIECE = 100
+"""To send each item by itself would cost more than to make it."""
 
 
 def blueprint() -> APIBlueprint:
@@ -53,8 +58,7 @@ def audit_events(path: RunPath) -> Response:
     """Return every event of a run, oldest first, recorded steps among them; secrets are masked."""
     run = one_run.load(path.run_id)
     current_store().refuse_if_locked()  # once the answer has begun, it is too late to say so
-    events = (event.to_dict() for event in audit_queries().stream_run(run.run_id))
-    return streamed({"run_id": run.run_id}, "events", events)
+    return streamed({"run_id": run.run_id}, "events", event_texts(current_store(), run.run_id))
 
 
 @requires(Permission.AUDIT_EXPORT)
@@ -91,18 +95,18 @@ def replay(path: RunPath) -> Response:
     )
     if not one_run.sees_secrets():
         steps = map(previews.step_fields, steps)
-    return conditions.tagged(streamed(head, "steps", steps), run)
+    return conditions.tagged(streamed(head, "steps", map(json.dumps, steps)), run)
 
 
-def streamed(head: dict[str, Any], name: str, items: Iterator[dict[str, Any]]) -> Response:
-    """Return a JSON object whose last member is a list of any length, sent piece by piece."""
+def streamed(head: dict[str, Any], name: str, items: Iterator[str]) -> Response:
+    """Return a JSON object whose last member is a list of any length, its items JSON, sent piece by piece."""
 
     def pieces() -> Iterator[bytes]:
         yield json.dumps(head)[:-1].encode() + f', "{name}": ['.encode()
-        separator = b""
-        for item in items:
-            yield separator + json.dumps(item).encode()
-            separator = b", "
+        separator = ""
+        while piece := list(islice(items, ITEMS_PER_PIECE)):
+            yield f"{separator}{', '.join(piece)}".encode()
+            separator = ", "
         yield b"]}"
 
     return Response(pieces(), content_type="application/json")

@@ -96,11 +96,11 @@ def _text(row: StoredStep, given: str, gave: str, error: str | None) -> str:
         f'{{"step_name": {quoted(row.step_name)}, "step_index": {row.step_index}, "input_data": {given}, '
         f'"input_hash": {quoted(row.input_hash)}, "output_data": {gave}, "status": {quoted(row.status)}, '
         f'"idempotency_key": {quoted(row.idempotency_key)}, "timestamp": {moment_text(row.timestamp)}, '
-        f'"failure_classification": {_string(failure)}, "error_message": {_string(error)}, '
+        f'"failure_classification": {string_text(failure)}, "error_message": {string_text(error)}, '
         f'"sequence": {row.sequence}, "attempt": {row.attempt}, "started_at": {moment_text(row.started_at)}, '
         f'"duration_ms": {"null" if row.duration_ms is None else row.duration_ms}, '
-        f'"error_type": {_string(row.error_type)}, "classified_by": {_string(row.classified_by)}, '
-        f'"worker": {_string(row.worker)}}}'
+        f'"error_type": {string_text(row.error_type)}, "classified_by": {string_text(row.classified_by)}, '
+        f'"worker": {string_text(row.worker)}}}'
     )
 
 
@@ -115,5 +115,6 @@ def moment_text(raw: Any) -> str:
     return f'"{datetime.fromisoformat(f"{raw}+00:00").isoformat()}"'
 
 
-def _string(value: str | None) -> str:
+def string_text(value: str | None) -> str:
+    """Return a text as JSON."""
     return "null" if value is None else quoted(value)

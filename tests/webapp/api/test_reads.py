@@ -272,3 +272,18 @@ def test_the_schema_of_the_parameters_is_made_once(
     with pytest.raises(AssertionError):
         RunListQuery.model_json_schema(by_alias=True)
     assert auditor.get("/runs?limit=2&status=blocked").status_code == 200
+
+
+def test_a_whole_run_costs_the_same_statements_for_few_steps_and_for_many(
+    call: Call, runs: RunFactory, statements: Statements
+) -> None:
+    auditor = call("auditor")
+    auditor.get("/runs")  # notes the use of the key
+    counts: dict[str, set[int]] = {"": set(), "/status": set(), "/audit_events": set()}
+    for steps in (2, 60):
+        run = runs.completed(count=steps)
+        for path, seen in counts.items():
+            statements.clear()
+            assert auditor.get(f"/runs/{run.run_id}{path}").data
+            seen.add(len(statements))
+    assert counts == {"": {5}, "/status": {2}, "/audit_events": {4}}
