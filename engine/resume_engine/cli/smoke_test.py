@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 import click
 
 from resume_engine.cli.printing import one_line
-from resume_engine.cli.smoke_test_api import Api, walk
 from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.decisions import DecisionKind
 from resume_engine.core.engine import ResumeEngine
@@ -19,8 +18,10 @@ from resume_engine.core.failure_classifier import PermanentStepError
 from resume_engine.core.permissions import Role
 from resume_engine.core.run import RunStatus
 from resume_engine.storage.open_store import open_store
+from resume_engine.storage.remote_backend import RemoteCheckpointStore
 
 WORKFLOW_NAME = "resume-engine smoke test"
+RETRY_SECONDS = 5.0  # whoever tries a server watches it
 
 
 @click.command("smoke-test")
@@ -34,7 +35,8 @@ WORKFLOW_NAME = "resume-engine smoke test"
 @click.option(
     "--url",
     metavar="URL",
-    help="API to try instead, such as https://runs.example.org/api; its test run stays there.",
+    help="Control plane to try instead, as runners use it (needs the extra `remote`), such as "
+    "https://runs.example.org/api; its test run stays there.",
 )
 @click.option(
     "--key",
@@ -48,8 +50,7 @@ def smoke_test(database: str | None, url: str | None, key: str | None) -> None:
     if url is not None:
         if not _is_address(url):
             raise click.BadParameter(f"{url!r} is not an address such as https://runs.example.org/api.")
-        run_id = walk(Api(url, key), WORKFLOW_NAME, _passed)
-        click.echo(f"All well: run {one_line(run_id)} failed, was approved and resumed over HTTP.")
+        _try_control_plane(url, key)
         return
     if database is not None:
         _try_database(database)
@@ -69,11 +70,20 @@ def _is_address(url: str) -> bool:
 def _try_database(database: str) -> None:
     with open_store(database) as store:
         click.echo(f"ok  opened {one_line(store.url)}")
-        run_id = _walk(ResumeEngine(store))
-    click.echo(f"All well: run {run_id} failed, was approved, resumed and replayed.")
+        _walk(ResumeEngine(store))
 
 
-def _walk(engine: ResumeEngine) -> str:
+def _try_control_plane(url: str, key: str | None) -> None:
+    """Go the way that runners go, from this machine: the store over HTTP."""
+    try:
+        store = RemoteCheckpointStore(url, api_key=key, retry_seconds=RETRY_SECONDS)
+    except ImportError as missing:
+        raise click.ClickException(str(missing)) from missing
+    with store:
+        _walk(ResumeEngine(store))
+
+
+def _walk(engine: ResumeEngine) -> None:
     calls: list[str] = []
 
     def fetch(_: dict[str, Any], __: str) -> dict[str, Any]:
@@ -104,7 +114,7 @@ def _walk(engine: ResumeEngine) -> str:
     _passed(calls == ["fetch", "publish", "publish"], "the completed step did not run again")
     trace = engine.replay_run(run_id, steps)[1]
     _passed(trace == engine.get_audit_log(run_id), "the replay gave the same audit trace")
-    return run_id
+    click.echo(f"All well: run {one_line(run_id)} failed, was approved, resumed and replayed.")
 
 
 def _passed(holds: bool, what: str) -> None:

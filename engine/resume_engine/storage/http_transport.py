@@ -58,6 +58,8 @@ class HttpTransport:
         self._http = _http_client(transport)
         headers = {"Accept": "application/json", "Content-Type": "application/json", PROTOCOL_HEADER: "1"}
         if api_key:
+            if not (api_key.isascii() and api_key.isprintable()):
+                raise InvalidValueError("api_key", "holds characters that cannot be sent in a header")
             headers["Authorization"] = f"Bearer {api_key}"
         self._client = self._http.Client(timeout=timeout, headers=headers, transport=transport)
         self._retry_seconds = retry_seconds

@@ -16,6 +16,7 @@ from resume_engine.core.errors import (
     AlreadyDecidedError,
     DecisionError,
     InvalidValueError,
+    RemoteError,
     RemoteUnsupportedError,
     RunBusyError,
     RunExistsError,
@@ -105,6 +106,11 @@ class RemoteCheckpointStore(CheckpointStore):
                 "change_id": change_id or secrets.token_hex(8),
             },
         )
+        if answer.status == 404:
+            raise RemoteError(
+                f"{self.api_url} does not know /start_run (404): give the address of a control plane's API, "
+                "such as https://runs.example.org/api."
+            )
         if answer.status == 409 and not (answer.repeated and self._old.is_untouched(run)):
             raise RunExistsError(run.run_id)
 
