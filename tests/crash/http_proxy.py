@@ -1,4 +1,4 @@
-"""A proxy before the control plane that cuts, repeats and delays requests at every boundary there is."""
+"""A proxy before the control plane that cuts, repeats, delays and reorders requests."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ class Fault(StrEnum):
     AFTER_RESPONSE = "after response"  # all of it comes back, then the connection is cut
     TWICE = "sent twice"  # it is delivered two times, the second answer comes back
     LATE = "late"  # it waits a moment
+    OVERTAKEN = "overtaken"  # the connection is cut; it arrives when the next request is answered already
+    LAST = "last of all"  # the connection is cut; it arrives when everything else is done
 
 
 CUTS = frozenset(
@@ -39,6 +41,9 @@ class HttpProxy:
         self.choose: Choice = lambda _: None
         self.requests = 0
         self.faults: Counter[Fault] = Counter()
+        self.answers_to_twice: list[tuple[bytes, bytes, bytes]] = []
+        """Of each request that was delivered two times: its head, the first answer and the second."""
+        self._held: list[tuple[Fault, bytes]] = []
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/api"
@@ -57,6 +62,17 @@ class HttpProxy:
         """Count from now on, and hurt what is chosen."""
         with self._lock:
             self.choose, self.requests = choose, 0
+
+    def settle(self) -> None:
+        """Deliver what is held back still."""
+        self._deliver({Fault.OVERTAKEN, Fault.LAST})
+
+    def _deliver(self, held_by: set[Fault]) -> None:
+        with self._lock:
+            due = [request for fault, request in self._held if fault in held_by]
+            self._held = [held for held in self._held if held[0] not in held_by]
+        for request in due:
+            self._ask(request)
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -81,11 +97,17 @@ class HttpProxy:
         """Pass one request on; return whether the connection is kept."""
         if fault is Fault.BEFORE_SEND:
             return False
+        if fault in (Fault.OVERTAKEN, Fault.LAST):
+            with self._lock:
+                self._held.append((fault, request))
+            return False
         if fault is Fault.LATE:
             time.sleep(_LATE_SECONDS)
-        if fault is Fault.TWICE:
-            self._ask(request)
+        first = self._ask(request) if fault is Fault.TWICE else b""
         answer = self._ask(request[: len(request) // 2] if fault is Fault.MID_BODY else request, fault)
+        if first:
+            self.answers_to_twice.append((request.partition(b"\r\n")[0], first, answer))
+        self._deliver({Fault.OVERTAKEN})
         if fault in CUTS:
             if fault is Fault.MID_RESPONSE:
                 client.sendall(answer[: len(answer) // 2])
