@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def test_what_stands_is_neither_changed_nor_removed(filled: SqlCheckpointStore, 
     assert ChainVerifier(filled, key=KEY).verify_all().verdict is Verdict.INTACT
 
 
-@pytest.mark.parametrize("table", [name for name in TABLES if name != "step_records"])
+@pytest.mark.parametrize("table", TABLES)
 def test_insert_or_replace_does_not_go_around_it(sqlite_file_store: SqlCheckpointStore, table: str) -> None:
     """SQLite deletes the old row without asking its triggers, unless a connection wants it otherwise."""
     RunFactory(sqlite_file_store).every_state()
@@ -80,15 +81,35 @@ def test_insert_or_replace_does_not_go_around_it(sqlite_file_store: SqlCheckpoin
         conn.execute(text(f"INSERT OR REPLACE INTO {table} SELECT * FROM {table} LIMIT 1"))
 
 
-def test_a_replaced_step_is_found_by_the_chain(tmp_path: Path) -> None:
-    """A guard would cost every step as much as a fifth of the chain."""
-    with open_store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"sequence": "99", "idempotency_key": "'x'"},
+        {"id": "NULL", "idempotency_key": "'x'"},
+        {"id": "NULL", "sequence": "99"},
+    ],
+    ids=["its number", "its place", "its key"],
+)
+def test_a_step_is_not_replaced_by_one_that_shares(
+    tmp_path: Path, migrated_file: Path, other: dict[str, str]
+) -> None:
+    """Each key of a record is guarded; a connection of somebody else, with the settings of SQLite."""
+    path = shutil.copyfile(migrated_file, tmp_path / "runs.db")
+    with open_store(f"sqlite:///{path}") as store:
         RunFactory(store).completed()
         assert seal(store, KEY) is not None
-        with sqlite3.connect(tmp_path / "runs.db") as raw:
+
+        def replace_one(raw: sqlite3.Connection) -> None:
             names = [row[1] for row in raw.execute("PRAGMA table_info(step_records)")]
-            said = ", ".join("'mallory'" if name == "worker" else f'"{name}"' for name in names)
-            raw.execute(f"INSERT OR REPLACE INTO step_records SELECT {said} FROM step_records LIMIT 1")
+            values = ", ".join((other | {"worker": "'mallory'"}).get(name, f'"{name}"') for name in names)
+            raw.execute(f"INSERT OR REPLACE INTO step_records SELECT {values} FROM step_records LIMIT 1")
+
+        with sqlite3.connect(path) as raw:
+            with pytest.raises(sqlite3.IntegrityError, match="UNIQUE constraint failed: step_records"):
+                replace_one(raw)
+            assert not raw.execute("SELECT 1 FROM step_records WHERE worker = 'mallory'").fetchall()
+            raw.execute("DROP TRIGGER audit_guard_step_records_insert")  # as the owner of the file can
+            replace_one(raw)
         assert ChainVerifier(store, key=KEY).verify_all().verdict is Verdict.TAMPERED
 
 

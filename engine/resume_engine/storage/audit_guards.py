@@ -21,6 +21,22 @@ PREFIX = "audit_guard_"
 
 
 @dataclass(frozen=True)
+class _Key:
+    """Columns that no two rows share, of all rows or of those where `among` holds."""
+
+    columns: str
+    among: str | None = None  # in terms of columns
+
+    @property
+    def is_taken(self) -> str:
+        """Return the condition that a new row finds its key taken; the index of the key answers it."""
+        same = " AND ".join(f"{name} = NEW.{name}" for name in self.columns.split(", "))
+        if self.among is None:
+            return f"EXISTS (SELECT 1 FROM {{table}} WHERE {same})"
+        return f"(NEW.{self.among} AND EXISTS (SELECT 1 FROM {{table}} WHERE {same} AND {self.among}))"
+
+
+@dataclass(frozen=True)
 class _Guarded:
     """A table of the audit: what may become sealed, when a row may go, and keys that no other row may take.
 
@@ -29,7 +45,7 @@ class _Guarded:
     """
 
     name: str
-    keys: Sequence[str]
+    keys: Sequence[_Key]
     sealable: Sequence[str] = ()
     kept_while: str | None = None  # in terms of OLD; None: for ever
 
@@ -42,21 +58,25 @@ class _Guarded:
 
 _RUN_IS_THERE = "EXISTS (SELECT 1 FROM runs WHERE runs.run_id = OLD.run_id)"
 _GUARDED = (
-    _Guarded("audit_events", ["event_id", "stream, chain_seq"], ["payload_json", "note"]),
+    _Guarded("audit_events", [_Key("event_id"), _Key("stream, chain_seq")], ["payload_json", "note"]),
     _Guarded(
         "step_records",
-        [],  # every step would pay for it
+        [
+            _Key("id"),
+            _Key("run_id, sequence, legacy_duplicate"),
+            _Key("idempotency_key, legacy_duplicate", "status IN ('completed', 'skipped_replay')"),
+        ],
         ["input_json", "output_json", "error_message", "error_traceback"],
         _RUN_IS_THERE,
     ),
     _Guarded(
         "decisions",
-        ["decision_id", "run_id, failure_key, kind, ordinal"],
+        [_Key("decision_id"), _Key("run_id, failure_key, kind, ordinal")],
         ["note", "result_json"],
         _RUN_IS_THERE,
     ),
-    _Guarded("audit_checkpoints", ["checkpoint_id"]),
-    _Guarded("audit_checkpoint_leaves", ["checkpoint_id, stream"]),
+    _Guarded("audit_checkpoints", [_Key("checkpoint_id")]),
+    _Guarded("audit_checkpoint_leaves", [_Key("checkpoint_id, stream")]),
 )
 _FINISHED = ", ".join(f"'{status.value}'" for status in sorted(FINISHED_STATUSES))
 _UNFINISHED = f"OLD.status NOT IN ({_FINISHED})"
@@ -117,25 +137,34 @@ def _sqlite() -> Iterator[str]:
         changed = f"NOT ({' AND '.join(f'({part})' for part in same)})"
         yield _sqlite_trigger(table.name, "UPDATE", changed, f"{table.name} is append-only")
         yield _sqlite_trigger(table.name, "DELETE", table.kept_while or "1", f"{table.name} is append-only")
-        for number, key in enumerate(table.keys):
-            taken = " AND ".join(f"{name} = NEW.{name}" for name in key.split(", "))
-            message = "UNIQUE constraint failed: " + ", ".join(f"{table.name}.{n}" for n in key.split(", "))
-            exists = f"EXISTS (SELECT 1 FROM {table.name} WHERE {taken})"
-            yield _sqlite_trigger(table.name, "INSERT", exists, message, f"_{number}")
+        yield _sqlite_key_trigger(table.name, table.keys)
     yield _sqlite_trigger("audit_events", "INSERT", _OUT_OF_PLACE, "audit_events: not the next", "_place")
     yield _sqlite_trigger("runs", "DELETE", _UNFINISHED, "runs: only finished ones are deleted")
-    taken = "EXISTS (SELECT 1 FROM runs WHERE run_id = NEW.run_id)"
-    yield _sqlite_trigger("runs", "INSERT", taken, "UNIQUE constraint failed: runs.run_id")
+    yield _sqlite_key_trigger("runs", [_Key("run_id")])
     yield _sqlite_trigger("audit_streams", "DELETE", "1", "audit_streams is append-only")
     yield _sqlite_trigger("audit_streams", "UPDATE", _HEAD_JUMPS, "audit_streams: not the next")
-    taken = "EXISTS (SELECT 1 FROM audit_streams WHERE stream = NEW.stream)"
-    yield _sqlite_trigger("audit_streams", "INSERT", taken, "UNIQUE constraint failed: audit_streams.stream")
+    yield _sqlite_key_trigger("audit_streams", [_Key("stream")])
 
 
 def _sqlite_trigger(table: str, verb: str, when: str, message: str, suffix: str = "") -> str:
     return (
         f"CREATE TRIGGER {PREFIX}{table}_{verb.lower()}{suffix} BEFORE {verb} ON {table} WHEN {when} "
         f"BEGIN SELECT RAISE(ABORT, '{message}'); END"
+    )
+
+
+def _sqlite_key_trigger(table: str, keys: Sequence[_Key]) -> str:
+    """Return one trigger for all keys: every step pays for each trigger of its table."""
+    taken = [key.is_taken.format(table=table) for key in keys]
+    refusals = " ".join(
+        f"WHEN {condition} THEN RAISE(ABORT, 'UNIQUE constraint failed: "
+        + ", ".join(f"{table}.{name}" for name in key.columns.split(", "))
+        + "')"
+        for condition, key in zip(taken, keys, strict=True)
+    )
+    return (
+        f"CREATE TRIGGER {PREFIX}{table}_insert BEFORE INSERT ON {table} WHEN {' OR '.join(taken)} "
+        f"BEGIN SELECT CASE {refusals} END; END"
     )
 
 
