@@ -51,11 +51,11 @@ def tell_foreign(reason: str) -> None:
     }
     if not current_user.is_authenticated:
         # Strangers share a limit of their own: they must not use up that of people who are signed in.
-        event = _by_nobody(EventType.REQUEST_REFUSED, Channel.DASHBOARD, payload)
+        event = _by_nobody(EventType.ACCESS_FOREIGN, Channel.DASHBOARD, payload)
         _tell(services().guard.foreign_by_strangers, request.remote_addr or "unknown", event)
         return
     actor = Actor(name=current_user.email, role=Role(current_user.role), channel=Channel.DASHBOARD)
-    event = AuditEvent.by(actor, EventType.REQUEST_REFUSED, clock.utc_now(), payload=payload)
+    event = AuditEvent.by(actor, EventType.ACCESS_FOREIGN, clock.utc_now(), payload=payload)
     _tell(services().guard.foreign, f"{actor.name} {request.remote_addr} {request.endpoint} {reason}", event)
 
 

@@ -79,7 +79,7 @@ def test_the_list_is_complete(sign_in: SignIn) -> None:
 
 def done(store: SqlCheckpointStore) -> list[AuditEvent]:
     """Return every event but those that say that a request was refused: these are all it may leave."""
-    return [event for event in events(store) if event.event_type != EventType.REQUEST_REFUSED]
+    return [event for event in events(store) if event.event_type != EventType.ACCESS_FOREIGN]
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -99,7 +99,7 @@ def test_no_route_of_signed_in_people_believes_it(
     assert otto.post(decide, **attacks(otto, stranger)[name]).status_code == 403
     assert page_store.list_decisions(run.run_id) == []
     assert done(page_store) == before
-    told = events(page_store, EventType.REQUEST_REFUSED)
+    told = events(page_store, EventType.ACCESS_FOREIGN)
     assert {event.run_id for event in told} == {None}  # the control stream
     assert {event.actor for event in told} == {"otto@example.org"}
     assert otto.get("/account").status_code == 200
@@ -177,7 +177,7 @@ class TestTheTrail:
         ana = sign_in("ana")
         ana.post("/logout", headers={"Origin": "https://evil.example"})
         ana.post("/account/sessions/end-all", token=False)
-        foreign, tokenless = events(page_store, EventType.REQUEST_REFUSED)
+        foreign, tokenless = events(page_store, EventType.ACCESS_FOREIGN)
         assert (foreign.actor, foreign.role, foreign.channel) == ("ana@example.org", "operator", "dashboard")
         assert foreign.payload == {
             "method": "POST",
@@ -188,7 +188,7 @@ class TestTheTrail:
             "left_out_before": 0,
         }
         assert "token" in tokenless.payload["reason"]
-        assert "not sent from one of our pages" in ana.get("/audit").text
+        assert "was refused: not from our pages" in ana.get("/audit").text
         signer = services(app).audit_signer
         seal(page_store, signer)
         assert ChainVerifier(page_store, key=signer).verify_all().verdict is Verdict.INTACT
@@ -199,11 +199,11 @@ class TestTheTrail:
         for n in range(50):
             answer = client.post("/login", data={"email": f"x{n}"}, token=False)
             assert answer.status_code == 403
-        (event,) = events(page_store, EventType.REQUEST_REFUSED)
+        (event,) = events(page_store, EventType.ACCESS_FOREIGN)
         assert (event.actor, event.role) == ("unknown", "none")
         seldom_clock.now += 61
         client.post("/login", token=False)
-        assert events(page_store, EventType.REQUEST_REFUSED)[-1].payload["left_out_before"] == 49
+        assert events(page_store, EventType.ACCESS_FOREIGN)[-1].payload["left_out_before"] == 49
 
     def test_many_addresses_fill_nothing_and_silence_nobody(
         self, client: PageClient, sign_in: SignIn, page_store: SqlCheckpointStore, seldom_clock: SeldomClock
@@ -211,6 +211,6 @@ class TestTheTrail:
         for n in range(2 * EVENTS.times):
             address = {"REMOTE_ADDR": f"10.0.{n // 250}.{n % 250}"}
             client.post("/login", token=False, environ_base=address)
-        assert len(events(page_store, EventType.REQUEST_REFUSED)) == EVENTS.times
+        assert len(events(page_store, EventType.ACCESS_FOREIGN)) == EVENTS.times
         sign_in("ana").post("/logout", token=False)
-        assert events(page_store, EventType.REQUEST_REFUSED)[-1].actor == "ana@example.org"
+        assert events(page_store, EventType.ACCESS_FOREIGN)[-1].actor == "ana@example.org"

@@ -36,7 +36,7 @@ FAMILIES: dict[str, str] = {
     "run.": "all acts on runs",
     "auth.": "all sign-ins",
     "user.": "all changes of people",
-    "access.": "all refusals",
+    "access.": "all refused requests",
     "audit.": "all exports",
 }
 """Groups of kinds that can be asked for at once: the beginning of their names, and the words for them."""

@@ -44,7 +44,7 @@ class EventType(StrEnum):
     AUTH_CONFIRM_FAILED = "auth.confirm_failed"
     AUTH_SESSIONS_ENDED = "auth.sessions_ended"
     ACCESS_DENIED = "access.denied"  # this and the next: written at most once a minute for the same thing
-    REQUEST_REFUSED = "request.refused"  # it did not come from a page of ours
+    ACCESS_FOREIGN = "access.foreign"  # it did not come from a page of ours
     USER_CREATED = "user.created"
     USER_ROLE_CHANGED = "user.role_changed"
     USER_DISABLED = "user.disabled"
