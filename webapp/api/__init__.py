@@ -18,6 +18,7 @@ from webapp.api import (
     documents,
     executor_reads,
     leases,
+    links,
     queries,
     repeats,
     runner,
@@ -40,6 +41,7 @@ def register(app: OpenAPI) -> None:
         blueprint.url_prefix = base
         _keep_operations(app, blueprint)
         app.register_api(blueprint)
+    links.add(app, base)
     app.register_blueprint(documents.blueprint(app))
     queries.register(app)
     repeats.register(app)
