@@ -12,10 +12,11 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
+from resume_engine.core.clock import utc_text
 from resume_engine.core.payload import encode, payload_hash, storable
 
 if TYPE_CHECKING:
@@ -63,11 +64,7 @@ def digest(text: str | None) -> str | None:
 
 def moment_text(moment: datetime | None) -> str | None:
     """Return a moment as a header holds it: UTC with six digits, whatever zone a database gave it."""
-    if moment is None:
-        return None
-    if moment.tzinfo is not UTC:
-        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    return moment.isoformat(timespec="microseconds")
+    return None if moment is None else utc_text(moment)
 
 
 def step_header(
@@ -117,7 +114,7 @@ def completed_text(
     quoted = encode_basestring
     by, worker, started_at = record.classified_by, record.worker, record.started_at
     output = "null" if output_digest is None else quoted(output_digest)
-    started = "null" if started_at is None else f'"{moment_text(started_at)}"'
+    started = "null" if started_at is None else f'"{utc_text(started_at)}"'
     return (
         f'{{"attempt":{record.attempt},"classified_by":{"null" if by is None else quoted(by)},"duplicate":0,'
         f'"duration_ms":{"null" if record.duration_ms is None else record.duration_ms},"entry":"step",'
@@ -127,7 +124,7 @@ def completed_text(
         f'"prev":{"null" if prev_hash is None else quoted(prev_hash)},"seq":{seq},'
         f'"sequence":{record.sequence},"started_at":{started},"status":"{record.status}",'
         f'"step_index":{record.step_index},"step_name":{quoted(record.step_name)},"stream":{quoted(stream)},'
-        f'"time":"{moment_text(record.timestamp)}","v":{VERSION},'
+        f'"time":"{utc_text(record.timestamp)}","v":{VERSION},'
         f'"worker":{"null" if worker is None else quoted(worker)}}}'
     )
 

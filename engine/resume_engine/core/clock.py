@@ -93,3 +93,18 @@ def replaced_by(clock: Clock) -> Iterator[None]:
 def as_utc(moment: datetime) -> datetime:
     """Return `moment` in UTC; a naive value is taken to be UTC already, as 0.2.0 stored it."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+_written: tuple[tuple[datetime, str], ...] = ()
+
+
+def utc_text(moment: datetime) -> str:
+    """Return `moment` in UTC as `2026-11-20T15:00:00.000000+00:00`, always with six digits."""
+    global _written
+    for known, text in _written:
+        if known is moment:
+            return text
+    utc = moment if moment.tzinfo is UTC else as_utc(moment)
+    text = utc.isoformat(timespec="microseconds")
+    _written = (moment, text), *_written[:1]  # a step writes each of its two moments several times
+    return text

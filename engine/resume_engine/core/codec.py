@@ -14,9 +14,10 @@ import base64
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from json.encoder import c_make_encoder, encode_basestring_ascii  # type: ignore[attr-defined]
 from pathlib import Path, PurePath
 from typing import Any, TypeGuard
 from uuid import UUID
@@ -49,17 +50,23 @@ class PlainFields(Mapping[str, Any]):
         return f"PlainFields({self.class_name!r}, {self._fields!r})"
 
 
-_ENCODER = json.JSONEncoder(allow_nan=False)  # made once: json.dumps would make one for each call
+# `json.dumps` makes an encoder anew for each call. What holds itself is found by its depth.
+_ENCODER = json.JSONEncoder(check_circular=False, allow_nan=False)
+_pieces: Callable[[Any, int], Iterable[str]] = (
+    c_make_encoder(None, _ENCODER.default, encode_basestring_ascii, None, ": ", ", ", False, False, False)
+    if c_make_encoder is not None
+    else lambda data, _: _ENCODER.iterencode(data)
+)
 
 
 def dumps(data: Any) -> str:
     """Return `data` as JSON text; raise TypeError, ValueError or RecursionError for what cannot be kept."""
     if not isinstance(data, dict) or ENVELOPE not in data or not _looks_like_envelope(data):
         try:
-            return _ENCODER.encode(data)
+            return "".join(_pieces(data, 0))
         except TypeError:
             pass  # some value in it is not JSON: the envelope may hold it
-    return _ENCODER.encode({ENVELOPE: VERSION, "value": to_tagged(data)})
+    return "".join(_pieces({ENVELOPE: VERSION, "value": to_tagged(data)}, 0))
 
 
 def loads(text: str) -> Any:

@@ -7,6 +7,7 @@ import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from resume_engine.core import failpoints
@@ -147,14 +148,14 @@ class RunExecution:
     def record_failure(self, name: str, index: int, exc: Exception) -> None:
         """Record a failure that happened outside a step function."""
         attempt = self.prepare(Step(name, _never), index, {})
-        self._record(_failed(attempt, exc, self._rules), ())
+        self._record(_failed(attempt, exc, self._rules))
 
     def fail_in_doubt(self, attempt: StepRecord, exc: Exception) -> None:
         """Record that a reconciliation could not tell whether a step was done: a person must look."""
         failed = _failed(attempt, exc, self._rules)
         failed.failure_classification = FailureClassification.PERMANENT
         failed.classified_by = "in doubt: the reconciliation failed"
-        self._record(failed, ())
+        self._record(failed)
 
     def _completed(
         self, attempt: StepRecord, output: tuple[str, dict[str, Any]], following: NextAttempt | None
@@ -162,7 +163,7 @@ class RunExecution:
         attempt.output_text, attempt.output_data = output
         attempt.status = StepStatus.COMPLETED
         next_attempt = following(attempt) if following is not None else None
-        self._record(attempt, () if next_attempt is None else (intent_of(next_attempt),))
+        self._record(attempt, next_attempt)
         return attempt, next_attempt
 
     def _output_of(self, step: Step, attempt: StepRecord) -> tuple[str, dict[str, Any]]:
@@ -190,13 +191,13 @@ class RunExecution:
         transient = failed.failure_classification is FailureClassification.TRANSIENT
         tried = failed.attempt - self._attempts_before(failed)
         if not transient or tried >= step.retry.attempts:
-            self._record(self.given_up(failed), ())
+            self._record(self.given_up(failed))
             raise exc
         seconds = step.retry.wait_seconds(tried, self.run.run_id, exc)
         following = replace(
             attempt, attempt=attempt.attempt + 1, duration_ms=None, started_at=None, output_data=None
         )
-        self._record(failed, (intent_of(following),), retry_seconds=seconds)
+        self._record(failed, following, retry_seconds=seconds)
         self.await_retry(following)
         return following
 
@@ -220,16 +221,19 @@ class RunExecution:
         return self._lease.attempts_before(failed.step_index)
 
     def _record(
-        self, record: StepRecord, intents: tuple[StepInFlight, ...], retry_seconds: float | None = None
+        self, record: StepRecord, following: StepRecord | None = None, *, retry_seconds: float | None = None
     ) -> None:
+        """Write a record together with the intent of the attempt that follows it."""
         for _ in range(_PARALLEL_ATTEMPTS):
             record.sequence = self.run.next_sequence
-            record.timestamp = utc_now()
+            record.timestamp = at = utc_now()
             after = self.after(record)
             if retry_seconds is not None:
                 after = retrying(self.run, after, record.timestamp, retry_seconds)
-            others = tuple([s for s in self.run.in_flight if s.idempotency_key != record.idempotency_key])
-            after = self._lease.extend(after, others + intents)
+            intents = [s for s in self.run.in_flight if s.idempotency_key != record.idempotency_key]
+            if following is not None:
+                intents.append(intent_of(following, at))
+            after = self._lease.extend(after, tuple(intents))
             failpoints.reach("before_commit")
             if self._commit(after, record):
                 failpoints.reach("after_commit")
@@ -257,9 +261,7 @@ class RunExecution:
 
     def change(self, after: RunSummary, record: StepRecord | None = None) -> RunChange:
         """Return the change that carries the run to `after`."""
-        return RunChange(
-            before=self.run, after=after, record=record, lease_seconds=self._lease.seconds_for(after)
-        )
+        return RunChange.of_step(self.run, after, record, self._lease.seconds_for(after))
 
     def _reload(self) -> None:
         run = self._store.load_summary(self.run.run_id)
@@ -297,14 +299,14 @@ class RunExecution:
             raise OutputNotSerializableError(*where, str(problem)) from problem
 
 
-def intent_of(attempt: StepRecord) -> StepInFlight:
-    """Return the intent of an attempt that is about to start."""
+def intent_of(attempt: StepRecord, since: datetime | None = None) -> StepInFlight:
+    """Return the intent of an attempt that is about to start, now if not said otherwise."""
     return StepInFlight(
         step_index=attempt.step_index,
         step_name=attempt.step_name,
         idempotency_key=attempt.idempotency_key,
         attempt=attempt.attempt,
-        since=utc_now(),
+        since=since or utc_now(),
     )
 
 

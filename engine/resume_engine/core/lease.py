@@ -84,6 +84,7 @@ class Lease:
         self.exclusive = exclusive
         self._store = store
         self._seconds = check_lease_seconds("lease_seconds", seconds)
+        self._length = timedelta(seconds=self._seconds)
         self._trusted_until: float | None = None  # None: nothing was taken
         self._process = os.getpid()
         self._attempts_before: dict[int, int] = {}
@@ -152,7 +153,7 @@ class Lease:
         over = run.status is not RunStatus.RUNNING if self.exclusive else not intents
         if over:
             return run.evolve(lease_owner=None, lease_expires_at=None, lease_live=False, in_flight=())
-        until = clock.utc_now() + timedelta(seconds=self._seconds)
+        until = clock.utc_now() + self._length
         return run.evolve(lease_expires_at=until, lease_live=True, in_flight=intents)
 
     def seconds_for(self, run: RunSummary) -> float | None:

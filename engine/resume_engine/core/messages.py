@@ -25,7 +25,7 @@ def summary_message(run: RunSummary) -> Message:
     """Return a run without its records."""
     message = {name: _plain(value) for name, value in vars(run).items()}
     message["failure"] = None if run.failure is None else _fields(run.failure)
-    message["in_flight"] = [_fields(step) for step in run.in_flight]
+    message["in_flight"] = [intent_message(step) for step in run.in_flight]
     message["blocked_by"] = [action.value for action in run.blocked_by]
     return message
 
@@ -68,7 +68,7 @@ def read_failure(message: Message) -> Failure:
 
 def intent_message(step: StepInFlight) -> Message:
     """Return a step that is about to be called."""
-    return _fields(step)
+    return {name: _plain(value) for name, value in step._asdict().items()}
 
 
 def read_intent(message: Message) -> StepInFlight:

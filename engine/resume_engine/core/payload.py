@@ -42,7 +42,7 @@ def from_text(text: str) -> dict[str, Any]:
 
 def recorded_output(output: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the text of an output and what a record holds of it, a new object; raise as `encode` does."""
-    text = encode(output)
+    text = codec.dumps(output)
     for name, value in output.items():
         if type(name) is not str or type(value) not in _SAME_WHEN_READ:
             return text, from_text(text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from resume_engine.core.payload import storable
 from resume_engine.core.resume_gates import GateAction, ResumeBlocker, blockers_for, required_actions
@@ -51,8 +51,7 @@ class Failure:
         return key if self.lease_token is None else f"{key}:{self.lease_token}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepInFlight:
+class StepInFlight(NamedTuple):
     """A step that was about to be called and is not recorded yet: the intent."""
 
     step_index: int
@@ -115,8 +114,7 @@ class RunSummary:
     def evolve(self, **changes: Any) -> RunSummary:
         """Return a copy with `changes`; what `dataclasses.replace` does, without its cost for each step."""
         copy = object.__new__(RunSummary)
-        copy.__dict__.update(self.__dict__)
-        copy.__dict__.update(changes)
+        object.__setattr__(copy, "__dict__", self.__dict__ | changes)
         return copy
 
     def state(self, now: datetime) -> RunState:

@@ -20,8 +20,7 @@ def surely(write: Callable[[], None], is_written: Callable[[], bool]) -> None:
 
     Raises what `write` raised last when the database stays away for half a minute.
     """
-    give_up = time.monotonic() + _UNREACHABLE_SECONDS
-    wait, in_doubt = 0.05, False
+    wait, give_up, in_doubt = 0.05, 0.0, False
     while True:
         try:
             write()
@@ -34,6 +33,7 @@ def surely(write: Callable[[], None], is_written: Callable[[], bool]) -> None:
         except DBAPIError as error:
             if _answered(is_written):
                 return
+            give_up = give_up or time.monotonic() + _UNREACHABLE_SECONDS
             if not connection_was_lost(error) or time.monotonic() > give_up:
                 raise
         in_doubt = True

@@ -93,7 +93,8 @@ class DirectConnections:
         if lost or not self._keep or len(self._idle) >= _KEPT_CONNECTIONS:
             lent.close(lost=lost)
             return
-        lent.idle_since = time.monotonic()
+        if self._ping is not None:
+            lent.idle_since = time.monotonic()
         self._idle.append(lent)
 
 

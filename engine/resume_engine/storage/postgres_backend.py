@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, Interval, create_engine, event, func, literal, make_url, text
 from sqlalchemy.exc import IntegrityError, InvalidatePoolError
 
-from resume_engine.core.clock import as_utc
+from resume_engine.core.clock import as_utc, utc_text
 from resume_engine.core.errors import InvalidValueError
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
@@ -87,8 +87,8 @@ class PostgresCheckpointStore(SqlCheckpointStore):
         return [f"{name} is off" for name, value in found.items() if value == "off"]
 
     def _append_plain(self, change: RunChange, after: RunSummary) -> None:
-        milliseconds = (change.lease_seconds or 0) * 1000
-        given = values(change, after, self.codec, milliseconds, datetime.isoformat)
+        given = values(change, after, self.codec, utc_text)
+        given["lease_end"] = (change.lease_seconds or 0) * 1000  # milliseconds
 
         def append(connection: Any, cursor: Any, prepared: set[str]) -> None:
             self._execute_prepared(connection, cursor, prepared, given)

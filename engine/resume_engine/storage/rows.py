@@ -14,6 +14,7 @@ from sqlalchemy import case
 
 from resume_engine.core.audit import AuditEvent
 from resume_engine.core.audit_chain import Link
+from resume_engine.core.clock import utc_text
 from resume_engine.core.codec import loads_many
 from resume_engine.core.decision import Decision, DecisionKind
 from resume_engine.core.payload import storable
@@ -93,7 +94,7 @@ def in_flight_text(steps: tuple[StepInFlight, ...]) -> str | None:
     quoted = encode_basestring_ascii
     written = [
         f"[{s.step_index}, {quoted(s.step_name)}, {quoted(s.idempotency_key)}, {s.attempt}, "
-        f'"{s.since.isoformat()}"]'
+        f'"{utc_text(s.since)}"]'
         for s in steps
     ]
     return f"[{', '.join(written)}]"

@@ -83,12 +83,13 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
 
     def _append_plain(self, change: RunChange, after: RunSummary) -> None:
         statements = self._plain
-        lease_end = sqlite_moment(utc_now() + timedelta(seconds=change.lease_seconds or 0))
-        given = values(change, after, self.codec, lease_end, sqlite_moment)
+        given = values(change, after, self.codec, sqlite_moment)
+        length = timedelta(seconds=change.lease_seconds or 0)
 
         def append(connection: Any, cursor: Any, _: set[str]) -> None:
             cursor.execute("BEGIN IMMEDIATE")
             try:
+                given["lease_end"] = sqlite_moment(utc_now() + length)  # the wait for the turn is over
                 cursor.execute(statements.update, statements.update_values(given))
                 if cursor.rowcount != 1:
                     raise moved_on(change)

@@ -8,11 +8,11 @@ straight to the driver with statements made once; every other change takes the g
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from operator import itemgetter
 from typing import Any
 
-from resume_engine.core.clock import as_utc
+from resume_engine.core.clock import utc_text
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import StepKind, StepStatus
@@ -92,10 +92,9 @@ def values(
     change: RunChange,
     after: RunSummary,
     codec: PayloadCodec,
-    lease_end: Any,
     moment: Callable[[datetime], str],
 ) -> Values:
-    """Return what the statements take, by name; `lease_end` is what their expression for it needs."""
+    """Return what the statements take, by name, all but `lease_end`: what that is differs."""
     record = change.record
     assert record is not None  # is_plain was asked before
     return {
@@ -105,7 +104,6 @@ def values(
         "change_id": after.change_id,
         "resume_from_index": after.resume_from_index,
         "in_flight": rows.in_flight_text(after.in_flight),
-        "lease_end": lease_end,
         "step_name": record.step_name,
         "step_index": record.step_index,
         "input": rows.input_column(record, codec),
@@ -124,8 +122,8 @@ def values(
 
 def sqlite_moment(moment: datetime) -> str:
     """Return a moment as the SQLite schema keeps it: UTC without a zone."""
-    utc = moment if moment.tzinfo is UTC else as_utc(moment)
-    return utc.isoformat(" ", "microseconds")[:26]
+    text = utc_text(moment)
+    return f"{text[:10]} {text[11:26]}"
 
 
 class TwoStatements:
