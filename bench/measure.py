@@ -110,10 +110,11 @@ def _postgres_hook(seen: Traffic) -> tuple[str, Any]:
     class Cursor(psycopg2.extensions.cursor):  # type: ignore[misc]
         def execute(self, sql: Any, parameters: Any = None) -> None:
             text = sql if isinstance(sql, str) else sql.as_string(self)
+            seen.commits += text.startswith("COMMIT")
             if not text.startswith((*_CONTROL, "SET ", "SHOW ", "PREPARE ")) and text != "SELECT 1":
                 seen.statements.append(text)
-                if self.connection.autocommit and any(word in text for word in _WRITES):
-                    seen.commits += 1
+                alone = self.connection.autocommit and not self.connection.info.transaction_status
+                seen.commits += alone and any(word in text for word in _WRITES)
             super().execute(sql, parameters)
 
     class Connection(psycopg2.extensions.connection):  # type: ignore[misc]

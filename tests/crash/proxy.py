@@ -17,9 +17,10 @@ _READY = b"Z\x00\x00\x00\x05"  # the server is ready for the next query: the las
 Loses = Callable[[int], bool]
 
 
-def is_write(query: bytes) -> bool:
-    """Return whether a query ends a write: a COMMIT, or the statement that appends a step by itself."""
-    return query.startswith((b"COMMIT", b"EXECUTE append_step"))
+def is_write(query: bytes, *, in_transaction: bool) -> bool:
+    """Return whether a query ends a write: a COMMIT, or a statement that writes by itself."""
+    words = b"COMMIT" if in_transaction else (b"INSERT ", b"UPDATE ", b"DELETE ", b"EXECUTE append_step")
+    return query.startswith(words)
 
 
 class Proxy:
@@ -69,10 +70,8 @@ class Proxy:
                     continue
                 self._connections.append(_Connection(self, client, server))
 
-    def is_lost(self, query: bytes) -> bool:
-        """Count a query, and return whether its answer is lost."""
-        if not is_write(query):
-            return False
+    def is_lost(self) -> bool:
+        """Count a write, and return whether its answer is lost."""
         with self._lock:
             self.writes += 1
             lost = self.loses(self.writes)
@@ -85,7 +84,7 @@ class _Connection:
         self._proxy, self._client, self._server = proxy, client, server
         self._swallow = threading.Event()
         self._pending = b""
-        self._begun = False
+        self._begun = self._in_transaction = False
 
         pumps = (self._to_server, self._to_client)
         self._threads = [threading.Thread(target=pump, daemon=True) for pump in pumps]
@@ -105,11 +104,17 @@ class _Connection:
             while data := self._client.recv(65_536):
                 self._pending += data
                 while (message := self._next_message()) is not None:
-                    if message[:1] == b"Q" and self._begun and self._proxy.is_lost(message[5:]):
-                        self._swallow.set()
+                    if message[:1] == b"Q" and self._begun:
+                        self._look_at(message[5:])
                     self._begun = True
                     self._server.sendall(message)
         _shut(self._server)
+
+    def _look_at(self, query: bytes) -> None:
+        if is_write(query, in_transaction=self._in_transaction) and self._proxy.is_lost():
+            self._swallow.set()
+        if query.startswith((b"BEGIN", b"COMMIT", b"ROLLBACK")):
+            self._in_transaction = query.startswith(b"BEGIN")
 
     def _next_message(self) -> bytes | None:
         """Return the next whole message; the first of a connection has no letter before its length."""

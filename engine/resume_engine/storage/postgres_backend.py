@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, Interval, create_engine, event, func, literal, make_url, text
-from sqlalchemy.exc import IntegrityError, InvalidatePoolError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidatePoolError
 
 from resume_engine.core.clock import as_utc, utc_text
 from resume_engine.core.errors import InvalidValueError
@@ -61,6 +61,21 @@ class PostgresCheckpointStore(SqlCheckpointStore):
     def asking(self) -> AbstractContextManager[Connection]:
         """Open a connection for a single statement that reads: one round trip."""
         return self._autocommitting.connect()
+
+    @contextmanager
+    def committing(self, *, statements: int) -> Iterator[Connection]:
+        """Open a transaction on a connection that is not asked whether it lives; one statement needs none."""
+        with self._autocommitting.connect() as conn:
+            if statements == 1:
+                yield conn
+                return
+            conn.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
+            try:
+                yield conn
+                conn.exec_driver_sql("COMMIT")
+            except BaseException:
+                _roll_back(conn)
+                raise
 
     @property
     def engines(self) -> Sequence[Engine]:
@@ -131,6 +146,16 @@ class PostgresCheckpointStore(SqlCheckpointStore):
     def parse_hour(self, value: Any) -> datetime:
         """Return the hour as aware UTC."""
         return as_utc(value)
+
+
+def _roll_back(conn: Connection) -> None:
+    """End a transaction that failed; a connection that cannot even do that goes back to nobody."""
+    if conn.invalidated:  # it was lost, and the transaction with it
+        return
+    try:
+        conn.exec_driver_sql("ROLLBACK")
+    except DBAPIError:
+        conn.invalidate()
 
 
 def _execute(cursor: Any, statement: str, given: Values) -> None:

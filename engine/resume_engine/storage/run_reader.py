@@ -8,7 +8,7 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, false, func, literal, or_, select, tuple_
+from sqlalchemy import Connection, Select, and_, exists, false, func, literal, or_, select, tuple_
 
 from resume_engine.core import clock
 from resume_engine.core.actor import key_id_of
@@ -36,6 +36,12 @@ from resume_engine.storage.schema import api_keys, audit_events, decisions, runs
 
 _STEPS_PER_FETCH = 500
 _OUTPUTS_PER_FETCH = 2_000
+# Made once: to name fifty columns costs more than to ask for them.
+_SUMMARIES = select(*rows.SUMMARY_COLUMNS)
+_RUNS = _SUMMARIES.add_columns(runs.c.metadata_json)
+_RECORDS = select(step_records)
+_OUTPUTS = select(*rows.OUTPUT_COLUMNS)
+_Head = tuple[RunSummary, dict[str, Any]]
 _LAST = 2**31 - 1  # behind every copy that stands at one sequence
 
 
@@ -54,7 +60,16 @@ class RunReader(Database):
     @asked_again
     def load_run(self, run_id: str) -> Run | None:
         """Return a run and the view of its decisions; records are read when they are first asked for."""
-        return self._read_run(run_id, with_steps=not self._outlives_close)
+        return self._undecided(run_id) or self._read_run(run_id, with_steps=not self._outlives_close)
+
+    def _undecided(self, run_id: str) -> Run | None:
+        """Return a run about which nothing was decided, as nearly all are: one statement."""
+        if not self._outlives_close or not is_storable(run_id):
+            return None
+        decided = exists().where(decisions.c.run_id == run_id)
+        with self.asking() as conn:
+            row = conn.execute(_RUNS.where(runs.c.run_id == run_id, ~decided)).one_or_none()
+        return None if row is None else self._run_later(self._head(row, ()))
 
     def _read_run(self, run_id: str, *, with_steps: bool) -> Run | None:
         with self.reading() as conn:
@@ -64,24 +79,26 @@ class RunReader(Database):
             records = conn.execute(steps_of(run_id)).all() if with_steps else ()
         if with_steps:
             return rows.run_from_row(*head, list(rows.steps_from_rows(records, self.codec)))
-        return rows.run_from_row(*head, lambda: self._steps_until(head[0]))
+        return self._run_later(head)
 
-    def head_in_tx(self, conn: Connection, run_id: str) -> tuple[RunSummary, dict[str, Any]] | None:
+    def head_in_tx(self, conn: Connection, run_id: str) -> _Head | None:
         """Return a run without its records, and its metadata with the view of its decisions, or None."""
         if not is_storable(run_id):
             return None
-        row = conn.execute(
-            select(*rows.SUMMARY_COLUMNS, runs.c.metadata_json).where(runs.c.run_id == run_id)
-        ).one_or_none()
-        if row is None:
-            return None
-        decided = _decisions_in_tx(conn, run_id, None, self.codec)
+        row = conn.execute(_RUNS.where(runs.c.run_id == run_id)).one_or_none()
+        return None if row is None else self._head(row, _decisions_in_tx(conn, run_id, None, self.codec))
+
+    def _head(self, row: Any, decided: Sequence[Decision]) -> _Head:
         summary = rows.summary_from_row(row, self.codec)
         metadata = self.codec.decode(row.metadata_json)
         metadata.pop("gates", None)  # 0.2.0 kept decisions there; they are rows now
         if decided:
             metadata["gates"] = gates_view(decided, closed_gates(summary, decided, clock.utc_now()))
         return summary, metadata
+
+    def _run_later(self, head: _Head) -> Run:
+        """Return a run whose records are read when they are asked for."""
+        return rows.run_from_row(*head, lambda: self._steps_until(head[0]))
 
     def _steps_until(self, run: RunSummary) -> list[StepRecord]:
         """Return the records a run had when it was read."""
@@ -98,9 +115,7 @@ class RunReader(Database):
             return None
         with self.asking() as conn:
             live = func.coalesce(runs.c.lease_expires_at > self.database_now(), false()).label("lease_live")
-            row = conn.execute(
-                select(*rows.SUMMARY_COLUMNS, live).where(runs.c.run_id == run_id)
-            ).one_or_none()
+            row = conn.execute(_SUMMARIES.add_columns(live).where(runs.c.run_id == run_id)).one_or_none()
         if row is None:
             return None
         return rows.summary_from_row(row, self.codec, lease_live=bool(row.lease_live))
@@ -148,8 +163,7 @@ class RunReader(Database):
             runs.c.failure_attempts < max_attempts,
         )
         query = (
-            select(*rows.SUMMARY_COLUMNS)
-            .where(
+            _SUMMARIES.where(
                 runs.c.status.in_([RunStatus.PAUSED.value, RunStatus.FAILED.value, RunStatus.RUNNING.value])
             )
             .where(or_(cleared, transient, interrupted), runs.c.blocked_by.is_(None))
@@ -187,7 +201,7 @@ class RunReader(Database):
 
     def iter_outputs(self, run_id: str) -> Iterator[StepOutput]:
         """Yield what the completed steps of a workflow gave out, by sequence, compensations aside."""
-        query = steps_of(run_id, rows.OUTPUT_COLUMNS).where(
+        query = steps_of(run_id, _OUTPUTS).where(
             step_records.c.status.in_(COMPLETED_STATUSES), step_records.c.kind == StepKind.STEP.value
         )
         for fetched in self._batches(query, _OUTPUTS_PER_FETCH):
@@ -241,8 +255,7 @@ class RunReader(Database):
         if not is_storable(key):
             return None
         query = (
-            select(step_records)
-            .where(step_records.c.idempotency_key == key, status_is(*COMPLETED_STATUSES))
+            _RECORDS.where(step_records.c.idempotency_key == key, status_is(*COMPLETED_STATUSES))
             .order_by(step_records.c.legacy_duplicate, step_records.c.sequence.desc())
             .limit(1)
         )
@@ -297,13 +310,9 @@ class RunReader(Database):
             return [rows.event_from_row(row, self.codec) for row in conn.execute(query)]
 
 
-def steps_of(run_id: str, columns: Sequence[Any] = (step_records,)) -> Any:
+def steps_of(run_id: str, columns: Select[Any] = _RECORDS) -> Any:
     """Return the statement for all records of a run, by sequence."""
-    return (
-        select(*columns)
-        .where(step_records.c.run_id == run_id)
-        .order_by(step_records.c.sequence, step_records.c.legacy_duplicate)
-    )
+    return columns.where(step_records.c.run_id == run_id).order_by()
 
 
 def _after_position(position: tuple[int, int]) -> Any:

@@ -6,6 +6,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from sqlalchemy import select
+
 from resume_engine.core.masking import mask_value
 from resume_engine.storage import previews, rows
 from resume_engine.storage.driver import asked_again
@@ -24,7 +26,7 @@ def load_run_text(store: RunReader, run_id: str, *, masked: bool) -> str | None:
         if head is None:
             return None
         # As the driver gives them: a thousand rows as objects of their own take longer than all the rest.
-        found: Sequence[Any] = conn.execute(steps_of(run_id, COLUMNS)).cursor.fetchall()
+        found: Sequence[Any] = conn.execute(steps_of(run_id, select(*COLUMNS))).cursor.fetchall()
     texts = step_texts(found, store.codec, masked=masked)
     if texts is None:
         return _through_records(store, run_id, masked)

@@ -27,19 +27,21 @@ def update_run_in_tx(
     values = rows.summary_values(after, codec)
     if after.failure == change.before.failure:
         del values["failure_message"]  # it stands already, and sealing it anew would only cost time
-    if change.lease_seconds is not None:
-        values["lease_expires_at"] = database_now(change.lease_seconds)
     if change.workflow is not None:
         values["workflow_json"] = json.dumps(list(change.workflow))
     if change.initial_input is not None:
         values["initial_input_json"] = codec.encode(change.initial_input)
     if change.metadata is not None:
         values["metadata_json"] = rows.encode_metadata(change.metadata, codec)
+    statement = update(runs)
+    if change.lease_seconds is not None:
+        del values["lease_expires_at"]
+        statement = statement.values(lease_expires_at=database_now(change.lease_seconds))
     still = [runs.c.run_id == after.run_id, runs.c.version == change.before.version]
     if change.before.lease_owner is not None and after.lease_token != change.before.lease_token:
         # A heartbeat does not change the version: an owner that lives after all keeps its run.
         still.append(runs.c.lease_expires_at == change.before.lease_expires_at)
-    written = conn.execute(update(runs).where(*still).values(values))
+    written = conn.execute(statement.where(*still), values)
     if written.rowcount != 1:
         raise moved_on(change)
 

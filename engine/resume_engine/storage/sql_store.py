@@ -76,8 +76,8 @@ class SqlCheckpointStore(RunReader, CheckpointStore):
         values |= {"change_id": change_id, "chain_seq": link.seq, "chain_head": link.hash}
 
         def write() -> None:
-            with self.writing() as conn:
-                conn.execute(insert(runs).values(values))
+            with self.committing(statements=2) as conn:
+                conn.execute(insert(runs), values)
                 insert_in_tx(conn, event, run.run_id, link, self.codec)
 
         def is_written() -> bool:
@@ -160,7 +160,8 @@ class SqlCheckpointStore(RunReader, CheckpointStore):
             self._append_plain(change, after)
             return
         links = links_of(change)
-        with self.writing() as conn:
+        written = 1 + (change.record is not None) + len(change.decisions) + len(change.events)
+        with self.committing(statements=written) as conn:
             update_run_in_tx(conn, change, after, self.codec, self.database_now)
             if change.record is not None:
                 values = rows.step_values(after.run_id, change.record, self.codec)
