@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, text
+from sqlalchemy import create_engine, event, insert, text
 
 from resume_engine.core.engine import ResumeEngine
+from resume_engine.core.errors import RunNotFoundError
+from resume_engine.core.run import Run
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import StepRecord
+from resume_engine.storage import rows
 from resume_engine.storage.open_store import open_store
+from resume_engine.storage.schema import runs
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.stores.changes import change, completed, new_run, summary
 
@@ -50,6 +54,33 @@ def test_a_connection_that_was_cut_is_replaced(postgres_url: str) -> None:
             conn.execute(text(f"{others} AND datname = current_database()"))
         assert append(store, run).steps_completed == 2
         assert len(list(store.iter_steps("run-1"))) == 2
+
+
+def test_a_run_is_begun_and_ended_although_every_connection_was_cut(postgres_url: str) -> None:
+    with open_store(postgres_url) as store, create_engine(postgres_url).connect() as other:
+        engine = ResumeEngine(store)
+        engine.complete_run(engine.start_run("w").run_id)  # so that there are connections, just used
+
+        def cut() -> None:
+            others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+            assert other.execute(text(f"{others} AND datname = current_database()")).all()
+
+        cut()
+        run = engine.start_run("w")
+        cut()
+        assert engine.execute_workflow(run.run_id, [("a", lambda *_: cut() or {})]).status == "completed"
+        assert [e.event_type for e in store.list_events(run.run_id)] == ["run.started", "run.completed"]
+
+
+def test_a_change_that_fails_in_its_middle_leaves_no_transaction_open(postgres_url: str) -> None:
+    with open_store(postgres_url) as store:
+        with pytest.raises(RunNotFoundError), store.committing(statements=2) as conn:
+            conn.execute(insert(runs), rows.run_values(Run("run-1", "w"), "x", store.codec))
+            raise RunNotFoundError("run-1")
+        assert store.load_summary("run-1") is None
+        with store.committing(statements=1) as conn:
+            assert conn.exec_driver_sql("SELECT now() = statement_timestamp()").scalar() is True
+        assert new_run(store).version == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -76,13 +76,14 @@ def loads(text: str) -> Any:
 
 def loads_many(texts: Sequence[str]) -> list[Any]:
     """Return what `loads` returns for each of the texts, read in one go."""
+    joined = f"[{','.join(texts)}]"
     try:
-        decoded = json.loads(f"[{','.join(texts)}]")
+        decoded = json.loads(joined)
     except ValueError:
         decoded = []
     if len(decoded) != len(texts):  # one of them is damaged: let it be named by itself
         return [loads(text) for text in texts]
-    return [from_json(one) for one in decoded]
+    return [from_json(one) for one in decoded] if ENVELOPE in joined else decoded
 
 
 def from_json(decoded: Any) -> Any:

@@ -197,7 +197,10 @@ OUTPUT_COLUMNS = (
 
 def outputs_from_rows(found: Sequence[AnyRow], codec: PayloadCodec) -> Iterator[StepOutput]:
     """Yield what rows of `OUTPUT_COLUMNS` hold; a resume reads thousands of them."""
-    texts = ["{}" if row[4] is None else codec.unseal(row[4]) for row in found]
+    texts = [row[4] or "{}" for row in found]
+    texts = [
+        text if text[0] == "{" else codec.unseal(text) for text in texts
+    ]  # what is sealed begins otherwise
     outputs = loads_many(texts)
     for (_, _, index, name, _, first), output in zip(found, outputs, strict=True):
         yield StepOutput(index, name, output, None if first is None else codec.decode(first))
