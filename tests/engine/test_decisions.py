@@ -8,13 +8,11 @@ from datetime import timedelta
 import pytest
 
 from resume_engine.core.actor import Actor, Channel
+from resume_engine.core.decision_request import DecisionRequest, check_request
 from resume_engine.core.decisions import (
     Decision,
     DecisionKind,
-    DecisionRequest,
-    check_request,
     gates_view,
-    judge,
     parse_decision_kind,
 )
 from resume_engine.core.errors import (
@@ -25,6 +23,7 @@ from resume_engine.core.errors import (
     FailureMovedOnError,
     NothingToDecideError,
 )
+from resume_engine.core.judgement import judge
 from resume_engine.core.permissions import Role
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, RunStatus

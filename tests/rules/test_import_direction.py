@@ -39,8 +39,10 @@ RECORDS = {
 # Decided without a store, a clock or a random number in reach.
 PURE_RULES = {
     "decision_end",
+    "decision_request",
     "failure_classifier",
     "gate_standing",
+    "judgement",
     "policy",
     "policy_words",
     "resume_gates",

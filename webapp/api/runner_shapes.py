@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from resume_engine.core.decision import DecisionKind
-from resume_engine.core.decisions import RESULT_MAX_CHARACTERS
+from resume_engine.core.decision_request import RESULT_MAX_CHARACTERS
 from resume_engine.core.execution import TRACEBACK_MAX_CHARACTERS
 from resume_engine.core.lease import LEASE_SECONDS_MAX
 from resume_engine.core.run import RunStatus

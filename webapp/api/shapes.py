@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from resume_engine.core.decisions import FAILURE_KEY_MAX_CHARACTERS, NOTE_MAX_CHARACTERS
+from resume_engine.core.decision_request import FAILURE_KEY_MAX_CHARACTERS, NOTE_MAX_CHARACTERS
 
 Text255 = Annotated[str, Field(min_length=1, max_length=255)]
 RunId = Annotated[str, Field(min_length=1, max_length=36)]

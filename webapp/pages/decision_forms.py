@@ -9,10 +9,10 @@ from wtforms import HiddenField, SelectMultipleField, StringField, TextAreaField
 from wtforms.validators import InputRequired, Length, Optional, ValidationError
 
 from resume_engine.core.actor import Actor
-from resume_engine.core.decisions import (
+from resume_engine.core.decision import DecisionKind
+from resume_engine.core.decision_request import (
     NOTE_MAX_CHARACTERS,
     RESULT_MAX_CHARACTERS,
-    DecisionKind,
     DecisionRequest,
 )
 from resume_engine.core.errors import DecisionInputError

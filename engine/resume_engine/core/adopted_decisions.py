@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from resume_engine.core import clock
 from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.decision import Decision, DecisionKind
-from resume_engine.core.decisions import DecisionRequest, event_of, judge
+from resume_engine.core.decision_request import DecisionRequest
+from resume_engine.core.decisions import event_of
 from resume_engine.core.errors import RunNotFoundError
+from resume_engine.core.judgement import judge
 from resume_engine.core.open_failures import after_clearing
 from resume_engine.core.permissions import Role
 from resume_engine.core.policy import NO_REQUIREMENT

@@ -6,7 +6,6 @@ Library, pages, command line and API call `decide`; nothing else writes a decisi
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,26 +13,14 @@ from resume_engine.core import clock, codec
 from resume_engine.core.actor import Actor
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.decision import Decision, DecisionKind, gates_view, parse_decision_kind
-from resume_engine.core.errors import (
-    AlreadyDecidedError,
-    AnotherPersonNeededError,
-    DecisionError,
-    DecisionInputError,
-    DecisionNotAllowedError,
-    FailureMovedOnError,
-    NothingToDecideError,
-    PolicyRefusalError,
-    RunNotFoundError,
-    StaleRunError,
-)
+from resume_engine.core.decision_request import FAILURE_KEY_MAX_CHARACTERS, DecisionRequest, check_request
+from resume_engine.core.errors import DecisionError, RunNotFoundError, StaleRunError
 from resume_engine.core.gate_closing import closed_again
-from resume_engine.core.gate_standing import GateStanding, end_of, standing_of
+from resume_engine.core.gate_standing import end_of
+from resume_engine.core.judgement import assert_allowed, judge
 from resume_engine.core.open_failures import after_clearing
-from resume_engine.core.payload import is_storable, storable
-from resume_engine.core.permissions import Permission, role_allows
-from resume_engine.core.policy import NO_REQUIREMENT, UNKNOWN_ORIGIN, Origin, Policy, Requirement, objection
-from resume_engine.core.resume_gates import GateAction
-from resume_engine.core.run import FINISHED_STATUSES, RunStatus
+from resume_engine.core.payload import storable
+from resume_engine.core.policy import Origin, Policy, Requirement
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 
@@ -45,20 +32,14 @@ __all__ = [
     "DecisionKind",
     "DecisionRequest",
     "assert_policy",
-    "check_request",
     "decide",
     "event_of",
     "gates_view",
-    "judge",
     "origin_of",
     "parse_decision_kind",
     "rehearse",
 ]
 
-ACTOR_MAX_CHARACTERS = 255
-FAILURE_KEY_MAX_CHARACTERS = 32
-NOTE_MAX_CHARACTERS = 2_000
-RESULT_MAX_CHARACTERS = 64_000
 _ATTEMPTS = 20  # rounds against others who change the same run; each round someone else got further
 
 
@@ -68,20 +49,6 @@ EVENT_OF_KIND: dict[DecisionKind, EventType] = {
     DecisionKind.PROD_RESUME_ACK: EventType.GATE_PROD_RESUME_ACK,
     DecisionKind.REJECT: EventType.GATE_REJECTED,
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class DecisionRequest:
-    """Ask for one decision; `failure_key` is the failure event that was shown (None: the current one)."""
-
-    run_id: str
-    kind: DecisionKind
-    actor: Actor
-    failure_key: str | None = None
-    note: str | None = None
-    result: dict[str, Any] | None = None
-    step_sequence: int | None = None
-    display_name: str | None = None  # who a caller of the API says it is; the audit records `actor`
 
 
 def decide(store: CheckpointStore, request: DecisionRequest, policy: Policy) -> tuple[RunSummary, Decision]:
@@ -110,106 +77,6 @@ def rehearse(store: CheckpointStore, request: DecisionRequest, policy: Policy) -
         raise
 
 
-def check_request(request: DecisionRequest) -> None:
-    """Raise `DecisionInputError` or `DecisionNotAllowedError` when the request itself cannot be accepted."""
-    if not role_allows(request.actor.role, Permission.GATES_DECIDE):
-        raise DecisionNotAllowedError(request.actor.name, request.actor.role, request.kind)
-    if not request.actor.name.strip():
-        raise DecisionInputError("actor", "say who decides")
-    _check_text("actor", request.actor.name, ACTOR_MAX_CHARACTERS)
-    _check_text("display_name", request.display_name or "", ACTOR_MAX_CHARACTERS)
-    _check_text("note", request.note or "", NOTE_MAX_CHARACTERS)
-    _check_text("failure_key", request.failure_key or "", FAILURE_KEY_MAX_CHARACTERS)
-    if request.kind is DecisionKind.REJECT and not (request.note or "").strip():
-        raise DecisionInputError("note", "a rejection cancels the run for good: give the reason")
-    _check_result(request)
-
-
-def _check_text(field: str, value: str, longest: int) -> None:
-    if len(value) > longest:
-        raise DecisionInputError(field, f"has {len(value)} characters; at most {longest} are kept")
-    if not is_storable(value):
-        raise DecisionInputError(field, "must be text without NUL characters")
-
-
-def _check_result(request: DecisionRequest) -> None:
-    if request.result is None:
-        return
-    if request.kind is not DecisionKind.COMPENSATION:
-        raise DecisionInputError("result", "only a compensation has a result")
-    if not isinstance(request.result, dict):
-        raise DecisionInputError("result", 'must be a JSON object, for example {"refund_id": "r-1"}')
-    try:
-        size = len(codec.dumps(request.result))
-    except (TypeError, ValueError, RecursionError) as problem:
-        raise DecisionInputError("result", f"is not JSON: {problem}") from problem
-    if size > RESULT_MAX_CHARACTERS:
-        raise DecisionInputError("result", f"has {size} characters; at most {RESULT_MAX_CHARACTERS} are kept")
-
-
-def judge(
-    run: RunSummary,
-    earlier: Sequence[Decision],
-    request: DecisionRequest,
-    at: datetime,
-    needed: Requirement = NO_REQUIREMENT,
-    origin: Origin = UNKNOWN_ORIGIN,
-) -> RunSummary:
-    """Return the run as the decision leaves it, or raise why it cannot be made; a pure function.
-
-    `earlier` holds the decisions already made about the failure event in question. The gate stays closed
-    when the policy asks for more people.
-    """
-    shown = request.failure_key or (run.failure.key if run.failure else None)
-    is_current = run.failure is not None and shown == run.failure.key
-    _raise_if_decided(earlier, request.kind, run.blocked_by if is_current else ())
-    if run.failure is None or run.status in FINISHED_STATUSES:
-        if request.failure_key is not None:
-            raise FailureMovedOnError(run.run_id, request.failure_key, None)
-        raise NothingToDecideError(
-            run.run_id, request.kind, f"the run is {run.status} and has no open failure"
-        )
-    if shown != run.failure.key:
-        raise FailureMovedOnError(run.run_id, str(shown), run.failure.key)
-    if request.kind is DecisionKind.REJECT:
-        rejected = _reject(run, earlier, at)
-        assert_allowed(request, needed, origin)
-        return rejected
-    action = GateAction(request.kind.value)
-    if action not in run.blocked_by:
-        raise NothingToDecideError(run.run_id, request.kind, _why_not(run, action))
-    assert_allowed(request, needed, origin)
-    standing = standing_of(action, needed, earlier, origin, at)
-    _raise_if_counted(standing, request)
-    if len(standing.given) + 1 < standing.needed:
-        return replace(run, updated_at=at)
-    return _opened(run, standing, request, at)
-
-
-def _opened(run: RunSummary, standing: GateStanding, request: DecisionRequest, at: datetime) -> RunSummary:
-    left = tuple(a for a in run.blocked_by if a is not standing.action)
-    ends = (run.cleared_until, standing.ends_at, end_of(at, standing.requirement.expires_after))
-    return replace(
-        run,
-        status=RunStatus.PAUSED,
-        blocked_by=left,
-        blocked_since=run.blocked_since if left else None,
-        cleared_by=request.display_name or request.actor.name,
-        cleared_at=at,
-        cleared_until=min((end for end in ends if end is not None), default=None),
-        updated_at=at,
-    )
-
-
-def assert_allowed(request: DecisionRequest, needed: Requirement, origin: Origin) -> None:
-    """Raise what in a request the policy objects to: who decides, or a note that is missing."""
-    reason = objection(needed, request.actor, origin)
-    if reason is not None:
-        raise PolicyRefusalError(request.actor.name, request.actor.role, request.kind, reason, needed.rule)
-    if needed.note_required and not (request.note or "").strip():
-        raise DecisionInputError("note", f"the policy asks for a note here (rule {needed.rule!r})")
-
-
 def assert_policy(store: CheckpointStore, run: RunSummary, request: DecisionRequest, policy: Policy) -> None:
     """Raise, on record, if the policy objects to a decision that is carried out elsewhere: a rollback."""
     needed = policy.requirement(request.kind, run.environment, run.workflow_name)
@@ -218,47 +85,6 @@ def assert_policy(store: CheckpointStore, run: RunSummary, request: DecisionRequ
     except DecisionError as refusal:
         _record_refusal(store, request, refusal)
         raise
-
-
-def _raise_if_counted(standing: GateStanding, request: DecisionRequest) -> None:
-    mine = standing.by(request.actor.name, by_engine=request.step_sequence is not None)
-    if mine is not None:
-        raise AnotherPersonNeededError(mine, standing.needed, [d.shown_name for d in standing.given])
-
-
-def _reject(run: RunSummary, earlier: Sequence[Decision], at: datetime) -> RunSummary:
-    if not run.blocked_by and run.status is not RunStatus.FAILED:
-        if earlier:
-            raise AlreadyDecidedError(earlier[-1])
-        raise NothingToDecideError(run.run_id, DecisionKind.REJECT, f"the run is {run.status}")
-    return replace(
-        run,
-        status=RunStatus.CANCELLED,
-        blocked_by=(),
-        blocked_since=None,
-        cleared_by=None,
-        cleared_at=None,
-        cleared_until=None,
-        finished_at=at,
-        updated_at=at,
-    )
-
-
-def _raise_if_decided(
-    earlier: Sequence[Decision], kind: DecisionKind, closed: Collection[GateAction]
-) -> None:
-    """Raise when the run was rejected, or when the gate is not, or no longer, among the closed ones."""
-    for decision in reversed(earlier):
-        if decision.kind is DecisionKind.REJECT or (decision.kind is kind and kind.value not in closed):
-            raise AlreadyDecidedError(decision)
-
-
-def _why_not(run: RunSummary, action: GateAction) -> str:
-    assert run.failure is not None
-    if action is GateAction.PROD_RESUME_ACK:
-        return f"the run is in {run.environment}, only prod resumes are acknowledged"
-    waiting = ", ".join(run.blocked_by) or "no decision"
-    return f"its failure is {run.failure.classification} and waits for {waiting}"
 
 
 def _record(store: CheckpointStore, request: DecisionRequest, policy: Policy) -> tuple[RunSummary, Decision]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from resume_engine.core import compensation
 from resume_engine.core.actor import Actor
 from resume_engine.core.audit import AuditEvent, EventType
-from resume_engine.core.decisions import DecisionKind, DecisionRequest, check_request
+from resume_engine.core.decision import DecisionKind
+from resume_engine.core.decision_request import DecisionRequest, check_request
 from resume_engine.core.errors import DecisionInputError, InvalidValueError
 from resume_engine.core.idempotency import generate_idempotency_key
 from resume_engine.core.interruption import interrupted_step

@@ -16,12 +16,8 @@ from sqlalchemy import Connection, insert, select, update
 
 from resume_engine.core.actor import Channel
 from resume_engine.core.clock import as_utc
-from resume_engine.core.decisions import (
-    ACTOR_MAX_CHARACTERS,
-    FAILURE_KEY_MAX_CHARACTERS,
-    Decision,
-    DecisionKind,
-)
+from resume_engine.core.decision import Decision, DecisionKind
+from resume_engine.core.decision_request import ACTOR_MAX_CHARACTERS, FAILURE_KEY_MAX_CHARACTERS
 from resume_engine.core.payload import storable
 from resume_engine.core.permissions import Role
 from resume_engine.core.resume_gates import GateAction, required_actions
