@@ -150,7 +150,7 @@ def counts_everybody(patch: pytest.MonkeyPatch) -> None:
 
 
 def objects_to_nobody(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("resume_engine.core.decisions.objection", lambda *_: None)
+    patch.setattr("resume_engine.core.judgement.objection", lambda *_: None)
 
 
 def counts_what_has_ended(patch: pytest.MonkeyPatch) -> None:
