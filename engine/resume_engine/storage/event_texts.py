@@ -12,7 +12,7 @@ from json.encoder import encode_basestring_ascii as quoted
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlalchemy import literal, tuple_
+from sqlalchemy import literal, select, tuple_
 
 from resume_engine.core.actor import Channel
 from resume_engine.core.audit import EventType
@@ -70,7 +70,11 @@ def _rows(store: SqlCheckpointStore, run_id: str) -> Iterator[_Row]:
 @asked_again
 def _fetch(store: SqlCheckpointStore, run_id: str, position: tuple[int, int]) -> list[_Row]:
     place = tuple_(step_records.c.sequence, step_records.c.legacy_duplicate)
-    query = steps_of(run_id, _COLUMNS).where(place > tuple_(*map(literal, position))).limit(_ROWS_PER_FETCH)
+    query = (
+        steps_of(run_id, select(*_COLUMNS))
+        .where(place > tuple_(*map(literal, position)))
+        .limit(_ROWS_PER_FETCH)
+    )
     with store.asking() as conn:
         found: Sequence[Any] = conn.execute(query).cursor.fetchall()
     return list(map(_Row._make, found))
