@@ -92,10 +92,14 @@ def traffic(store: SqlCheckpointStore) -> Iterator[Traffic]:
 
 
 def _sqlite_hook(seen: Traffic) -> tuple[str, Any]:
+    def is_echo(sql: str) -> bool:
+        """Return whether a trigger repeats the insert that fired it: the driver reports both."""
+        return sql.startswith("INSERT") and seen.statements[-1:] == [sql]
+
     def trace(sql: str) -> None:
         if sql.startswith("COMMIT"):
             seen.commits += 1
-        elif not sql.startswith((*_CONTROL, "PRAGMA", "--")):
+        elif not sql.startswith((*_CONTROL, "PRAGMA", "--")) and not is_echo(sql):
             seen.statements.append(sql)
 
     def connected(raw: sqlite3.Connection, _: Any) -> None:
