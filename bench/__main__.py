@@ -6,7 +6,7 @@ import argparse
 import time
 from collections.abc import Callable
 
-from bench import api, audit, large, pages, peers, queries, remote, steps
+from bench import api, audit, large, pages, peers, queries, remote, resume, steps
 from bench.databases import Shelf, shelf
 
 SIZES = (2_000, 200_000)
@@ -15,7 +15,7 @@ ENTRIES = 1_000_000
 QUICK_ENTRIES = 50_000
 ROUNDS = 40
 QUICK_ROUNDS = 10
-_TABLES = ["pages", "api", "steps", "large", "peers", "remote", "audit"]
+_TABLES = ["pages", "api", "steps", "resume", "large", "peers", "remote", "audit"]
 
 
 def main() -> None:
@@ -36,6 +36,7 @@ def main() -> None:
         "pages": lambda found: pages.report(found, sizes, rounds, options.match),
         "api": lambda found: api.report(found, sizes, rounds, options.match),
         "steps": lambda found: steps.report(found, rounds // 2),
+        "resume": lambda found: resume.report(found, rounds // 2),
         "large": lambda found: large.report(found, sizes[-1], max(5, rounds * 2)),
         "peers": lambda found: peers.report(found, max(3, rounds // 8)),
         "remote": lambda _: remote.report(max(3, rounds // 8)),

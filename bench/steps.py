@@ -26,7 +26,7 @@ from resume_engine.storage.sql_store import SqlCheckpointStore
 SIZES = (100, 1_000, 5_000)
 _INPUT = {"case": 4711, "amount": "120.00", "customer": "c-20931", "language": "en"}
 _FLOOR_TABLE = "CREATE TABLE bench_floor (id integer PRIMARY KEY, run_id varchar(36), record text)"
-_NAMES = {"sqlite": "SQLite, synchronous=FULL", "postgresql": "PostgreSQL"}
+NAMES = {"sqlite": "SQLite, synchronous=FULL", "postgresql": "PostgreSQL"}
 
 Write = Callable[[], None]
 
@@ -60,8 +60,8 @@ def report(shelf: Shelf, rounds: int) -> str:
     for backend in shelf.backends:
         store = open_store(shelf.scratch_url(backend, "steps"))
         for size in SIZES:
-            lines.append(_line(_NAMES[backend], store, size, max(2, rounds * SIZES[0] // size)))
-        growing += [_growing_line(_NAMES[backend], store, size) for size in SIZES]
+            lines.append(_line(NAMES[backend], store, size, max(2, rounds * SIZES[0] // size)))
+        growing += [_growing_line(NAMES[backend], store, size) for size in SIZES]
         store.close()
     more = ["each step adds a field", "steps", "ms of the last steps", "stored bytes", "bytes of the state"]
     return f"{table(header, lines)}\n\n{table(more, growing)}"
@@ -93,7 +93,7 @@ def _growing_line(name: str, store: SqlCheckpointStore, size: int) -> list[str]:
 def _line(name: str, store: SqlCheckpointStore, size: int, rounds: int) -> list[str]:
     statements, commits = _traffic(store, size)
     meter = Meter()
-    write_bare, end = _bare(store)
+    write_bare, end = bare_commit(store)
     try:
         for _ in range(rounds):
             _run(store, size, lambda: meter.step(write_bare))
@@ -123,7 +123,7 @@ def _traffic(store: SqlCheckpointStore, size: int) -> tuple[int, int]:
         return len(seen.statements), seen.commits
 
 
-def _bare(store: SqlCheckpointStore) -> tuple[Write, Write]:
+def bare_commit(store: SqlCheckpointStore) -> tuple[Write, Write]:
     """Return the floor, a record of the same size written and committed by the driver alone, and its end."""
     raw = store.engine.raw_connection()
     is_sqlite = store.engine.dialect.name == "sqlite"
