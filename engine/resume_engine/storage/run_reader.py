@@ -312,7 +312,8 @@ class RunReader(Database):
 
 def steps_of(run_id: str, columns: Select[Any] = _RECORDS) -> Any:
     """Return the statement for all records of a run, by sequence."""
-    return columns.where(step_records.c.run_id == run_id).order_by()
+    by_sequence = (step_records.c.sequence, step_records.c.legacy_duplicate)
+    return columns.where(step_records.c.run_id == run_id).order_by(*by_sequence)
 
 
 def _after_position(position: tuple[int, int]) -> Any:
