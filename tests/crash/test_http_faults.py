@@ -143,6 +143,8 @@ def test_no_fault_at_any_boundary_loses_or_doubles_anything(plane: Plane) -> Non
         f"{dict(faults)}, 0 lost, 0 doubled"
     )
     assert faults.total() == len(cases) and set(faults) == set(Fault)
+    plane.proxy.begin(lambda _: Fault.TWICE)  # whatever chance chose: each call of one story
+    assert_same_record(plane, "all-twice", expected)
     assert_same_answers(plane)
     assert_alive(plane, expected)
 
