@@ -123,6 +123,7 @@ def insist(job: Job) -> None:
     left = list(job["runs"])
     with open_store(job["url"]) as store:
         engine = ResumeEngine(store, lease_seconds=job["lease_seconds"])
+        effects.note("up", left[0])
         while left:
             run_id = left.pop(0)
             try:

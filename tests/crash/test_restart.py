@@ -50,9 +50,11 @@ def under_load(
         engine.start_run("orders", run_id=run_id)
     job = {"pause_seconds": 0.02, "lease_seconds": 3, "env": env}
     pids = [scene.start("insist", runs=names[n::EXECUTORS], **job) for n in range(EXECUTORS)]
+    # One that opens its store while the server is away ends at once, as it should.
+    wait_for(scene, "up", EXECUTORS)
     for number in range(restarts):
         done = len(scene.effects.journal("effect"))
-        wait_for_effects(scene, done + chance.randint(1, 12))
+        wait_for(scene, "effect", done + chance.randint(1, 12))
         server.stop_immediately()
         time.sleep(chance.uniform(0, 0.5))
         server.start_again()
@@ -73,9 +75,9 @@ def under_load(
     return verdict
 
 
-def wait_for_effects(scene: Scene, count: int) -> None:
+def wait_for(scene: Scene, kind: str, count: int) -> None:
     deadline = time.monotonic() + 60
-    while len(scene.effects.journal("effect")) < count:
+    while len(scene.effects.journal(kind)) < count:
         assert time.monotonic() < deadline, scene.processes.said()
         time.sleep(0.01)
 
