@@ -7,24 +7,15 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import insert
 
-from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import FailureClassification, StepRecord
 from resume_engine.core.store import CheckpointStore
 from resume_engine.storage import rows
 from resume_engine.storage.payload_codec import PLAIN
 from resume_engine.storage.schema import step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
-from tests.stores.changes import change, completed, failed, new_run
+from tests.stores.changes import completed, failed, new_run
 
 MANY = 1_200
-
-
-def written(store: SqlCheckpointStore, *records: StepRecord) -> RunSummary:
-    run = new_run(store)
-    for record in records:
-        run = store.commit(change(run, record))
-    return run
-
 
 OPEN_FAILURES: dict[str, tuple[list[StepRecord], list[int]]] = {
     "none": ([completed(0)], []),

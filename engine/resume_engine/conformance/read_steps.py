@@ -7,10 +7,8 @@ from dataclasses import replace
 from resume_engine.conformance.abilities import Ability, needs
 from resume_engine.conformance.samples import change, completed, failed, new_run
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
+from resume_engine.core.step_record import StepRecord, StepStatus
 from resume_engine.core.store import CheckpointStore
-
-MANY = 1_200
 
 
 def written(store: CheckpointStore, *records: StepRecord) -> RunSummary:
@@ -18,25 +16,6 @@ def written(store: CheckpointStore, *records: StepRecord) -> RunSummary:
     for record in records:
         run = store.commit(change(run, record))
     return run
-
-
-OPEN_FAILURES: dict[str, tuple[list[StepRecord], list[int]]] = {
-    "none": ([completed(0)], []),
-    "one": ([completed(0), failed(1)], [1]),
-    "mended": ([failed(0), completed(1, index=0)], []),
-    "failed again": ([failed(0), failed(1, index=0)], [1]),
-    "failed in a loop": ([completed(0), failed(1, index=0, input_data={"round": 2})], [1]),
-    "side by side": ([failed(0), failed(1), completed(2), failed(3)], [0, 1, 3]),
-    "one of two mended": ([failed(0), failed(1), completed(2, index=0)], [1]),
-    "compensations aside": (
-        [
-            failed(0, FailureClassification.PARTIAL),
-            completed(1, index=0, name="__compensate__step_0"),
-            failed(2, index=5, name="__compensate__step_5"),
-        ],
-        [0],
-    ),
-}
 
 
 class ReadSteps:
