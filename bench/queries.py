@@ -19,6 +19,7 @@ from resume_engine.storage.keyset import Cursor
 from resume_engine.storage.run_filter import RunFilter
 from resume_engine.storage.run_page_queries import RunPageQueries
 from resume_engine.storage.run_queries import RunQueries
+from resume_engine.storage.step_queries import StepQueries
 
 Call = Callable[[], object]
 
@@ -62,7 +63,7 @@ FILTERS: dict[str, RunFilter] = {
 def cases(data: Dataset) -> dict[str, Call]:
     """Return the read side's questions to one database."""
     found: dict[str, Call] = {}
-    read = RunQueries(data.store)
+    read, attempts = RunQueries(data.store), StepQueries(data.store)
     gates, pages, audit = GateQueries(data.store), RunPageQueries(data.store), AuditQueries(data.store)
     deep = Cursor(moment=NOW - timedelta(days=31), row_id="8")
     for name, wanted in FILTERS.items():
@@ -86,9 +87,9 @@ def cases(data: Dataset) -> dict[str, Call]:
     found["decided lately"] = lambda: gates.decided_since(NOW - timedelta(hours=8))
     for size, run_id in (("10", RUN_OF_10), ("1,000", RUN_OF_1000), ("10,000", RUN_OF_10000)):
         found[f"run {size} head"] = lambda r=run_id: pages.load(r)  # type: ignore[misc]
-        found[f"run {size} steps"] = lambda r=run_id: read.list_steps(r)  # type: ignore[misc]
-        found[f"run {size} failed"] = lambda r=run_id: read.list_steps(r, only_failed=True)  # type: ignore[misc]
-        found[f"run {size} attempts"] = lambda r=run_id: read.list_attempts(r, latest=200)  # type: ignore[misc]
+        found[f"run {size} steps"] = lambda r=run_id: attempts.list_steps(r)  # type: ignore[misc]
+        found[f"run {size} failed"] = lambda r=run_id: attempts.list_steps(r, only_failed=True)  # type: ignore[misc]
+        found[f"run {size} attempts"] = lambda r=run_id: attempts.list_attempts(r, latest=200)  # type: ignore[misc]
         found[f"run {size} case"] = lambda r=run_id: gates.load_case(r)  # type: ignore[misc]
     found["audit newest"] = lambda: audit.list_events(EventFilter())
     found["audit actor"] = lambda: audit.list_events(EventFilter(actor="elif.demir@example.com"))

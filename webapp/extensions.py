@@ -14,6 +14,7 @@ from resume_engine.storage.gate_queries import GateQueries
 from resume_engine.storage.run_queries import RunQueries
 from resume_engine.storage.signing import Signer
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from resume_engine.storage.step_queries import StepQueries
 from webapp.accounts.passwords import Passwords
 from webapp.accounts.session_store import SessionStore
 from webapp.accounts.store import AccountStore
@@ -85,6 +86,11 @@ def current_engine() -> ResumeEngine:
 def run_queries() -> RunQueries:
     """Return the reader of runs of the current application."""
     return RunQueries(current_store())
+
+
+def step_queries() -> StepQueries:
+    """Return the reader of attempts of the current application."""
+    return StepQueries(current_store())
 
 
 def gate_queries() -> GateQueries:

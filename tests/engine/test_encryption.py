@@ -31,6 +31,7 @@ from resume_engine.storage.run_queries import RunQueries
 from resume_engine.storage.schema import metadata as schema
 from resume_engine.storage.schema import runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from resume_engine.storage.step_queries import StepQueries
 from resume_engine.storage.verification import verify
 from tests.provision.postgres import Databases
 
@@ -159,10 +160,10 @@ def test_pages_show_what_they_did(opened: Opener) -> None:
     summary = RunQueries(store).load_head(run_id)
     assert summary is not None and summary.summary.failure is not None
     assert summary.summary.failure.message == f"half done for {CANARY}"
-    view = RunQueries(store).load_step_view(run_id, 1)
+    view = StepQueries(store).load_step_view(run_id, 1)
     assert view is not None and json.loads(view.input_preview)["card"] == CANARY
     assert view.input_size == len(view.input_preview)
-    assert RunQueries(store).load_step_json(run_id, 0, "output") == json.dumps(
+    assert StepQueries(store).load_step_json(run_id, 0, "output") == json.dumps(
         {"fetch_out": CANARY, "seen": ["card"]}
     )
     page = RunPageQueries(store).load(run_id)
@@ -230,7 +231,7 @@ def test_without_the_key_pages_still_work(opened: Opener) -> None:
     assert head is not None and head.summary.failure is not None
     assert head.summary.failure.message == LOCKED_WORDS
     assert head.metadata == {"encrypted": LOCKED_WORDS}
-    view = RunQueries(store).load_step_view(run_id, 1)
+    view = StepQueries(store).load_step_view(run_id, 1)
     assert view is not None and view.error_type == "PartialStepError" and view.error_message == LOCKED_WORDS
     assert json.loads(view.input_preview) == {"encrypted": LOCKED_WORDS}
     assert RunPageQueries(store).load(run_id) is not None
@@ -406,7 +407,7 @@ def test_postgres_is_sealed_too(postgres_databases: Databases) -> None:
         )
         assert not _cells_with(store, CANARY)
         assert store.scrub() is not None
-        view = RunQueries(store).load_step_view("r2", 1)
+        view = StepQueries(store).load_step_view("r2", 1)
         assert view is not None and view.error_message == f"half done for {CANARY}"
         assert RunPageQueries(store).load("r2") is not None and GateQueries(store).load_case("r3") is not None
     with open_store(address, codec=PLAIN) as locked:

@@ -32,6 +32,7 @@ from resume_engine.storage.open_store import open_store
 from resume_engine.storage.run_filter import RunFilter
 from resume_engine.storage.run_page_queries import RunPageQueries
 from resume_engine.storage.run_queries import RunQueries
+from resume_engine.storage.step_queries import StepQueries
 from resume_engine.worker import Worker
 
 CANARY = "c4nary9x"
@@ -291,7 +292,7 @@ def test_everything_the_read_side_gives_is_masked() -> None:
     with open_store("sqlite:///:memory:") as store:
         engine = ResumeEngine(store)
         run_id = failing_run(engine)
-        queries, gates = RunQueries(store), GateQueries(store)
+        queries, attempts, gates = RunQueries(store), StepQueries(store), GateQueries(store)
         head = queries.load_head(run_id)
         assert head is not None
         shown = [
@@ -300,11 +301,11 @@ def test_everything_the_read_side_gives_is_masked() -> None:
             queries.list_blocked(),
             queries.load_runs([run_id]),
             queries.failure_causes(head.summary.created_at.replace(year=2000)),
-            queries.list_steps(run_id),
-            queries.load_step_view(run_id, 1),
-            queries.list_attempts(run_id, latest=9),
-            queries.page_of_attempts(run_id),
-            [queries.load_step_json(run_id, n, w) for n in (0, 1) for w in ("input", "output")],
+            attempts.list_steps(run_id),
+            attempts.load_step_view(run_id, 1),
+            attempts.list_attempts(run_id, latest=9),
+            attempts.page_of_attempts(run_id),
+            [attempts.load_step_json(run_id, n, w) for n in (0, 1) for w in ("input", "output")],
             gates.oldest_waiting(),
             gates.load_case(run_id),
             RunPageQueries(store).load(run_id),

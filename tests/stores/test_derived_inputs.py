@@ -23,9 +23,9 @@ from resume_engine.storage.key_rotation import count_unsealed, rotate_keys
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.payload_codec import PLAIN, SEALED_MARK
 from resume_engine.storage.revealed import Field, load_revealed
-from resume_engine.storage.run_queries import RunQueries
 from resume_engine.storage.schema import step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from resume_engine.storage.step_queries import StepQueries
 from resume_engine.storage.verification import verify
 from tests.guards import unguarded
 
@@ -99,7 +99,7 @@ def test_pages_and_reveals_show_it_whole(store: SqlCheckpointStore) -> None:
     engine = ResumeEngine(store)
     run_id = engine.start_run("w").run_id
     engine.execute_workflow(run_id, growing(5), initial_input=INITIAL)
-    queries, text = RunQueries(store), json.dumps(expected(4))
+    queries, text = StepQueries(store), json.dumps(expected(4))
     view = queries.load_step_view(run_id, 4)
     assert view is not None and json.loads(view.input_preview) == expected(4) and view.input_size == len(text)
     assert json.loads(queries.load_step_json(run_id, 4, "input") or "") == expected(4)
@@ -223,7 +223,7 @@ def test_sealed_and_rotated(url: str) -> None:
     with open_store(url, codec=EncryptedCodec([new])) as store:
         assert assert_whole(store, run_id) == records
     with open_store(url, codec=PLAIN) as store:
-        view = RunQueries(store).load_step_view(run_id, 3)
+        view = StepQueries(store).load_step_view(run_id, 3)
         assert view is not None and "encrypted" in view.input_preview
 
 

@@ -24,6 +24,7 @@ from resume_engine.storage.run_filter import RunFilter
 from resume_engine.storage.run_page_queries import RunPageQueries
 from resume_engine.storage.run_queries import RunQueries
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from resume_engine.storage.step_queries import StepQueries
 from tests.provision.postgres import Databases
 from tests.stores.query_plans import LONG_RUN, NOW, RUNS, fill, sent_by, statements_of
 
@@ -83,6 +84,8 @@ LISTS: dict[str, Callable[[RunQueries], object]] = {
     "queue, filtered": lambda read: read.list_blocked(
         action=GateAction.HUMAN_APPROVAL, environment=Environment.PROD, workflow="flow_1"
     ),
+}
+ATTEMPTS: dict[str, Callable[[StepQueries], object]] = {
     "steps": lambda read: read.list_steps(LONG_RUN, after=1_000),
     "failed steps": lambda read: read.list_steps(LONG_RUN, only_failed=True),
     "attempts": lambda read: read.list_attempts(LONG_RUN, latest=200),
@@ -94,6 +97,15 @@ LISTS: dict[str, Callable[[RunQueries], object]] = {
 @pytest.mark.parametrize("name", LISTS)
 def test_a_list_is_one_statement_that_walks_an_index(filled: SqlCheckpointStore, name: str) -> None:
     [statement] = sent_by(filled, lambda: LISTS[name](RunQueries(filled)))
+
+    assert statement.problems() == [], statement.plan
+
+
+@pytest.mark.parametrize("name", ATTEMPTS)
+def test_a_list_of_attempts_is_one_statement_that_walks_an_index(
+    filled: SqlCheckpointStore, name: str
+) -> None:
+    [statement] = sent_by(filled, lambda: ATTEMPTS[name](StepQueries(filled)))
 
     assert statement.problems() == [], statement.plan
 

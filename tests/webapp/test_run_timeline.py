@@ -10,7 +10,7 @@ from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, RunStatus
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import StepKind, StepStatus
-from resume_engine.storage.run_queries import AttemptMark
+from resume_engine.storage.step_queries import AttemptMark
 from webapp.pages.run_timeline import timeline_of
 
 START = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)

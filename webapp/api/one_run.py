@@ -11,7 +11,7 @@ from resume_engine.core.permissions import Permission
 from resume_engine.core.resume_gates import ResumeBlocker
 from resume_engine.core.run import RunStatus
 from resume_engine.core.run_summary import RunSummary
-from webapp.extensions import current_policy, current_store, run_queries
+from webapp.extensions import current_policy, current_store, step_queries
 from webapp.keys.caller import assert_may_touch, current_caller
 
 
@@ -41,7 +41,7 @@ def status_answer(run: RunSummary) -> dict[str, Any]:
         "status": run.status.value,
         "environment": run.environment.value,
         "steps_completed": run.steps_completed,
-        "last_completed_step": run_queries().last_completed_index(run),
+        "last_completed_step": step_queries().last_completed_index(run),
         "resume_from_index": run.resume_from_index,
         "can_resume": not blockers and can_resume(run),
         "resume_blockers": [blocker_answer(blocker) for blocker in blockers],

@@ -15,7 +15,7 @@ from resume_engine.core.permissions import Permission
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.compliance_export import compliance_export
 from resume_engine.storage.sql_store import SqlCheckpointStore
-from webapp.extensions import audit_queries, audit_signer, current_store, run_queries
+from webapp.extensions import audit_queries, audit_signer, current_store, step_queries
 from webapp.json_view import is_masked
 from webapp.pages.run_detail import summary_or_404
 from webapp.permissions import can, current_actor, requires
@@ -76,7 +76,7 @@ def compliance(run_id: str) -> Response:
 def step_value(run_id: str, sequence: int, which: str) -> Response:
     """Send the input or output of one attempt as it is stored, secrets masked."""
     summary_or_404(run_id)
-    text = run_queries().load_step_json(run_id, sequence, which)
+    text = step_queries().load_step_json(run_id, sequence, which)
     if text is None:
         abort(404, f"Record {sequence} of this run has no {which}. Failed attempts record no output.")
     _note_export(run_id, f"step {which}", sequence=sequence)

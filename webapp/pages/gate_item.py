@@ -23,7 +23,7 @@ from resume_engine.core.run import RunStatus
 from resume_engine.core.run_summary import RunState, RunSummary
 from resume_engine.core.step_record import FailureClassification
 from resume_engine.storage.gate_queries import Aftermath, Case, GateQueries
-from resume_engine.storage.run_queries import StepView
+from resume_engine.storage.step_queries import StepView
 from webapp.extensions import current_policy, current_store
 from webapp.forms import errors_of
 from webapp.pages.decision_forms import DecisionForm, RejectionForm, form_for

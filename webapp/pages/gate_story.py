@@ -10,7 +10,7 @@ from resume_engine.core.decisions import Decision, DecisionKind
 from resume_engine.core.run import RunStatus
 from resume_engine.core.run_summary import RunState, RunSummary
 from resume_engine.storage.gate_queries import Aftermath
-from resume_engine.storage.run_queries import AttemptMark, StepView
+from resume_engine.storage.step_queries import AttemptMark, StepView
 from webapp.formats import executor, first_line, utc
 from webapp.presentation import gate_look
 

@@ -21,8 +21,8 @@ from resume_engine.core.step_record import StepKind
 from resume_engine.storage.audit_queries import EventFilter
 from resume_engine.storage.gate_queries import Aftermath
 from resume_engine.storage.run_page_queries import RunPage, RunPageQueries
-from resume_engine.storage.run_queries import AttemptMark
-from webapp.extensions import audit_queries, current_store, run_queries
+from resume_engine.storage.step_queries import AttemptMark
+from webapp.extensions import audit_queries, current_store, step_queries
 from webapp.htmx import is_htmx
 from webapp.pages import run_steps
 from webapp.pages.gate_item import GateItem, item_of
@@ -89,7 +89,7 @@ def step(run_id: str, sequence: int) -> ResponseReturnValue:
     if not is_htmx():
         run = summary_or_404(run_id)
         return redirect(run_steps.record_href(run.run_id, sequence), 303)
-    record = run_queries().load_step_view(run_id, sequence) if can_be_an_id(run_id) else None
+    record = step_queries().load_step_view(run_id, sequence) if can_be_an_id(run_id) else None
     if record is None:
         abort(404, f"This run has no record {sequence}.")
     return render_template("runs/_record.html", run_id=run_id, record=record)
@@ -168,7 +168,7 @@ def _attempts(run: RunSummary, context: dict[str, Any]) -> Sequence[AttemptMark]
     if steps is not None and not steps.only_failed and len(steps.records) == run.next_sequence:
         shown: Sequence[AttemptMark] = steps.records
         return shown
-    return run_queries().list_attempts(run.run_id, latest=LATEST_ATTEMPTS)
+    return step_queries().list_attempts(run.run_id, latest=LATEST_ATTEMPTS)
 
 
 def _tab_links(page: RunPage, current: str) -> list[Tab]:
@@ -187,7 +187,7 @@ def _tab_links(page: RunPage, current: str) -> list[Tab]:
 
 
 def _steps(page: RunPage) -> dict[str, Any]:
-    return {"steps": run_steps.load(run_queries(), page.case.run, run_steps.read(request.args))}
+    return {"steps": run_steps.load(step_queries(), page.case.run, run_steps.read(request.args))}
 
 
 def _decisions(page: RunPage) -> dict[str, Any]:

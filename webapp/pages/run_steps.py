@@ -10,7 +10,7 @@ from flask import abort
 from werkzeug.datastructures import MultiDict
 
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.storage.run_queries import AttemptMark, RunQueries, StepView
+from resume_engine.storage.step_queries import AttemptMark, StepQueries, StepView
 
 PAGE_SIZE = 50
 BEFORE_THE_FIRST = -1
@@ -66,7 +66,7 @@ def _number(args: MultiDict[str, str], name: str) -> int | None:
     return int(text)
 
 
-def load(queries: RunQueries, run: RunSummary, asked: StepsAsked) -> StepsPage:
+def load(queries: StepQueries, run: RunSummary, asked: StepsAsked) -> StepsPage:
     """Return the page that is asked for; one statement, one more when a record is to be opened."""
     found, more = queries.page_of_attempts(
         run.run_id, after=asked.after, limit=PAGE_SIZE, only_failed=asked.only_failed

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from resume_engine.core.decisions import Decision
 from resume_engine.core.run_summary import RunState, RunSummary
 from resume_engine.core.step_record import StepKind, StepStatus
-from resume_engine.storage.run_queries import AttemptMark
+from resume_engine.storage.step_queries import AttemptMark
 from webapp.formats import age, duration, plural
 from webapp.presentation import gate_look
 from webapp.timeline import Piece

@@ -25,7 +25,8 @@ from resume_engine.core.run_summary import RunState, RunSummary, blockers_of
 from resume_engine.core.step_record import FailureClassification
 from resume_engine.storage.keyset import Cursor
 from resume_engine.storage.run_filter import RunFilter
-from resume_engine.storage.run_queries import RunHead, RunQueries, StepView
+from resume_engine.storage.run_queries import RunHead, RunQueries
+from resume_engine.storage.step_queries import StepQueries, StepView
 
 COMMAND_OF_ACTION = {
     GateAction.COMPENSATION: "compensate",
@@ -110,12 +111,11 @@ def show(database: str, run_id: str, as_json: bool, reveal: bool, name: str | No
             text = json.dumps(run.to_dict(), indent=2)
             click.echo(text if reveal else mask_json_text(text))
             return
-        queries = RunQueries(store)
-        head = queries.load_head(run_id)
+        head = RunQueries(store).load_head(run_id)
         if head is None:
             raise RunNotFoundError(run_id)
         first = max(head.summary.next_sequence - _LAST_STEPS, 0)
-        steps, _ = queries.list_steps(run_id, after=first - 1, limit=_LAST_STEPS)
+        steps, _ = StepQueries(store).list_steps(run_id, after=first - 1, limit=_LAST_STEPS)
     _print_head(head)
     _print_steps(steps, earlier=first)
     _print_next(head.summary)

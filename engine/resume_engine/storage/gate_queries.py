@@ -21,15 +21,15 @@ from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import COMPLETED_STATUSES, StepKind
 from resume_engine.storage import previews, rows
 from resume_engine.storage.payload_codec import PayloadCodec
-from resume_engine.storage.run_queries import (
+from resume_engine.storage.schema import audit_events, decisions, runs, step_records
+from resume_engine.storage.sql_store import SqlCheckpointStore
+from resume_engine.storage.step_queries import (
     PREVIEW_CHARACTERS,
     STEP_VIEW_COLUMNS,
     AttemptMark,
     StepView,
     step_view_from_row,
 )
-from resume_engine.storage.schema import audit_events, decisions, runs, step_records
-from resume_engine.storage.sql_store import SqlCheckpointStore
 
 _LATER_ATTEMPTS = 4  # enough to hold a compensation, the retried step and what follows it
 _FAILURE_KEY = re.compile(r"[0-9]{1,9}:[0-9]{1,9}")  # more digits fit no column
