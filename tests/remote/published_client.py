@@ -19,6 +19,7 @@ from resume_engine.core.resume_gates import ResumeBlockedError
 from resume_engine.storage.remote_backend import RemoteCheckpointStore
 
 INPUT = {"order": "A-17", "amount": 12.5, "name": "Zoë ✓"}
+COMPLETED = "0200aaaa-0000-4000-8000-000000000000"
 runner = RemoteCheckpointStore(os.environ["API_URL"], api_key=os.environ["RUNNER_KEY"])
 operator = RemoteCheckpointStore(os.environ["API_URL"], api_key=os.environ["OPERATOR_KEY"])
 engine, boss = ResumeEngine(runner), ResumeEngine(operator)
@@ -69,7 +70,7 @@ def finish(run_id: str) -> dict[str, Any]:
 
 
 def completed() -> None:
-    run = engine.start_run("billing", run_id="0200aaaa-0000-4000-8000-000000000000", metadata={"team": "a"})
+    run = engine.start_run("billing", run_id=COMPLETED, metadata={"team": "a"})
     done = engine.execute_workflow(run.run_id, steps(), initial_input=INPUT)
     seen["completed"] = [done.status.value, len(done.steps), done.metadata]
     again = engine.execute_step(run.run_id, "fetch", 0, INPUT, lambda *_: {"never": "called"})
@@ -142,7 +143,37 @@ def prod() -> None:
     seen["prod, failed again"] = [run_again, refusal(engine.resume, again, steps(), initial_input=INPUT)]
 
 
-for part in (completed, transient, permanent, partial, prod):
+def replayed() -> None:
+    run_id = COMPLETED
+    original = runner.get_run(run_id)
+    assert original is not None
+    called: list[str] = []
+    never = [(name, lambda _input, _key, name=name: called.append(name)) for name, _ in steps()]
+    run, trace = engine.replay_run(run_id, never, initial_input=INPUT)
+    seen["replayed"] = {
+        "called": called,
+        "status": run.status.value,
+        "steps": [[step.status.value, step.sequence, step.output_data] for step in run.steps],
+        "run_id": run.run_id,
+        "trace": trace,
+        "original": {"run_id": run_id, "trace": original.audit_trace()},
+        "copied without a source": refusal(copy_without_source, run_id),
+        "forged": refusal(copy_forged, run_id),
+    }
+
+
+def copy_without_source(run_id: str) -> None:
+    record = runner.get_run(run_id).steps[0]
+    runner.append_step(engine.start_run("billing_replay").run_id, record)
+
+
+def copy_forged(run_id: str) -> None:
+    record = runner.get_run(run_id).steps[0]
+    record.output_data = {"forged": True}
+    runner.append_step(engine.start_run("replay", metadata={"replayed_from": run_id}).run_id, record)
+
+
+for part in (completed, transient, permanent, partial, prod, replayed):
     part()
 seen["resume blocked"] = ResumeBlockedError.__name__
 print(json.dumps(seen))

@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 
 from resume_engine.core.permissions import Role
+from resume_engine.storage.chain_verification import ChainVerifier
 from resume_engine.storage.open_store import open_store
+from resume_engine.storage.signing import NoKey
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.provision.app_fixtures import CHEAP, SYSTEM
 from tests.provision.browser_fixtures import served
@@ -82,6 +84,7 @@ def test_the_whole_flow(scene: tuple[SqlCheckpointStore, bool], old_python: Path
     assert done.returncode == 0, done.stderr[-3000:]
     seen = json.loads(done.stdout)
     _check(seen)
+    _check_replay(database, seen["replayed"])
     _check_records(database, seen, operator.key.actor.name, runner.key.actor.name)
 
 
@@ -102,6 +105,19 @@ def _check(seen: dict[str, Any]) -> None:
     assert seen["prod, failed again"] == ["TransientStepError", "409"]
     for story in ("transient", "permanent", "partial", "compensated", "prod"):
         assert seen[story][-1]["status"] == "completed", story
+
+
+def _check_replay(store: SqlCheckpointStore, seen: dict[str, Any]) -> None:
+    """A replay calls no step; what it leaves has keys of its own, and the original is as it was."""
+    assert seen["called"] == [] and seen["status"] == "completed"
+    outputs = [{f"out_{index}": index, "text": "naïve ✓", "none": None} for index in range(3)]
+    assert seen["steps"] == [["skipped_replay", index, output] for index, output in enumerate(outputs)]
+    assert (seen["copied without a source"], seen["forged"]) == ("400", "400")
+    original, replay = store.get_run(seen["original"]["run_id"]), store.get_run(seen["run_id"])
+    assert original is not None and original.audit_trace() == seen["original"]["trace"]
+    assert replay is not None and replay.audit_trace() == seen["trace"]
+    assert not {s.idempotency_key for s in original.steps} & {s.idempotency_key for s in replay.steps}
+    assert ChainVerifier(store, key=NoKey()).verify_all().findings == []
 
 
 def _check_records(store: SqlCheckpointStore, seen: dict[str, Any], operator: str, runner: str) -> None:

@@ -9,6 +9,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from resume_engine.core import clock
 from resume_engine.core.errors import IdempotencyCollisionError, InvalidValueError, StaleRunError
 from resume_engine.core.idempotency import generate_idempotency_key, hash_input
+from resume_engine.core.outside_writes import replayed
 from resume_engine.core.payload import payload_hash
 from resume_engine.core.permissions import Permission
 from resume_engine.core.run_summary import RunSummary
@@ -21,7 +22,7 @@ from webapp.api.resource import resource
 from webapp.api.runner_shapes import AppendStep, KeyPath, StepChange
 from webapp.api.shapes import Problem, RunPath, RunStatusAnswer, StepAnswer
 from webapp.errors import problem
-from webapp.extensions import current_store
+from webapp.extensions import current_store, run_queries
 from webapp.permissions import current_actor, requires
 
 
@@ -99,29 +100,49 @@ def _record(run: RunSummary, body: AppendStep) -> StepRecord:
     """Return the record of what was sent; hash, worker, time and count of attempts are the server's own."""
     if body.input_json is None:
         raise InvalidValueError("input_json", "must be a JSON object")
-    input_hash = hash_input(body.input_json)
-    key = generate_idempotency_key(run.run_id, body.step_name, body.step_index, input_hash)
-    if key != body.idempotency_key:
-        raise InvalidValueError(
-            "idempotency_key",
-            f"is not that of step {body.step_index} {body.step_name!r} of run {run.run_id} with this input: "
-            "SHA-256 of run_id:step_name:step_index:input_hash",
-        )
     failed = body.status is StepStatus.FAILED
-    return StepRecord(
+    record = StepRecord(
         step_name=body.step_name,
         step_index=body.step_index,
         input_data=body.input_json,
-        input_hash=input_hash,
+        input_hash=hash_input(body.input_json),
         output_data=body.output_json,
         status=body.status,
-        idempotency_key=key,
+        idempotency_key=body.idempotency_key,
         failure_classification=body.failure_classification if failed else None,
         error_message=body.error_message if failed else None,
         sequence=body.sequence,
         attempt=_earlier_attempts(run, body) + 1,
         worker=current_actor().name,
     )
+    if body.idempotency_key == _key(run.run_id, record):
+        return record
+    copied = _replayed(run, record)
+    if copied is not None:
+        return copied
+    raise InvalidValueError(
+        "idempotency_key",
+        f"is not that of step {body.step_index} {body.step_name!r} of run {run.run_id} with this input: "
+        "SHA-256 of run_id:step_name:step_index:input_hash",
+    )
+
+
+def _replayed(run: RunSummary, given: StepRecord) -> StepRecord | None:
+    """Return what a replay by release 0.2.0 leaves of a record that it copies from the run it replays."""
+    store = current_store()
+    source = store.find_run_of_key(given.idempotency_key)
+    original = store.get_step_by_idempotency_key(given.idempotency_key)
+    if source is None or original is None or given.idempotency_key != _key(source, given):
+        return None
+    head = run_queries().load_head(run.run_id)
+    if head is None or head.metadata.get("replayed_from") != source:
+        return None
+    one_run.load(source)  # a key that may not see it may not copy it
+    return store.get_step_by_idempotency_key(_key(run.run_id, given)) or replayed(run, original, given)
+
+
+def _key(run_id: str, record: StepRecord) -> str:
+    return generate_idempotency_key(run_id, record.step_name, record.step_index, record.input_hash)
 
 
 def _earlier_attempts(run: RunSummary, body: AppendStep) -> int:

@@ -9,11 +9,12 @@ from dataclasses import replace
 from datetime import datetime
 
 from resume_engine.core.errors import InvalidValueError, ResumeBlockedError, RunFinishedError
+from resume_engine.core.idempotency import generate_idempotency_key
 from resume_engine.core.payload import as_recorded
 from resume_engine.core.run import FINISHED_STATUSES, Run, RunStatus
 from resume_engine.core.run_summary import RunSummary, blockers_of, cleared
 from resume_engine.core.step import check_step_name, check_text
-from resume_engine.core.step_record import StepRecord
+from resume_engine.core.step_record import StepRecord, StepStatus
 
 _HASH_CHARACTERS = 64
 
@@ -96,6 +97,21 @@ def check_record(record: StepRecord) -> None:
 def is_same_write(stored: StepRecord, given: StepRecord) -> bool:
     """Return whether `given` repeats what is stored; an empty output counts as none, as in 0.2.0."""
     return _identity(stored) == _identity(given)
+
+
+def replayed(run: RunSummary, original: StepRecord, given: StepRecord) -> StepRecord | None:
+    """Return what a replay by release 0.2.0 leaves of a record, None if `given` is not a copy of it.
+
+    That release copies completed records with the keys they have in the run they come from. A key belongs to
+    one record, so the copy is kept under the key of its own run, as one whose output was taken from another
+    record, behind what the run holds.
+    """
+    if original.status is not StepStatus.COMPLETED or not is_same_write(original, given):
+        return None
+    key = generate_idempotency_key(run.run_id, given.step_name, given.step_index, given.input_hash)
+    return replace(
+        given, status=StepStatus.SKIPPED_REPLAY, idempotency_key=key, sequence=run.next_sequence, attempt=1
+    )
 
 
 def _identity(record: StepRecord) -> tuple[object, ...]:
