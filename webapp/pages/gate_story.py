@@ -10,7 +10,7 @@ from resume_engine.core.decisions import Decision, DecisionKind
 from resume_engine.core.run import RunStatus
 from resume_engine.core.run_summary import RunState, RunSummary
 from resume_engine.storage.gate_queries import Aftermath
-from resume_engine.storage.step_queries import AttemptMark, StepView
+from resume_engine.storage.step_queries import AttemptMark
 from webapp.formats import executor, first_line, utc
 from webapp.presentation import gate_look
 
@@ -103,7 +103,7 @@ def _after_clearing(run: RunSummary, failure_key: str, aftermath: Aftermath, now
     return Story(lines=(*lines, *ending), ended=state in (RunState.COMPLETED, RunState.CANCELLED))
 
 
-def _outcome(attempt: StepView | AttemptMark) -> StoryLine:
+def _outcome(attempt: AttemptMark) -> StoryLine:
     if attempt.classification is None and attempt.error_message is None:
         return StoryLine(text=f"Step {attempt.step_index} passed", at=attempt.recorded_at)
     why = first_line(attempt.error_message)
@@ -121,7 +121,7 @@ def _what_next(state: RunState) -> StoryLine:
 
 
 def _ending(
-    run: RunSummary, state: RunState, *, started: bool, retried: StepView | AttemptMark | None
+    run: RunSummary, state: RunState, *, started: bool, retried: AttemptMark | None
 ) -> tuple[StoryLine, ...]:
     if state is RunState.COMPLETED:
         return (StoryLine(text="The run is completed", at=run.finished_at),)

@@ -57,7 +57,7 @@ class Aftermath:
     """What happened to a run after a failure was decided."""
 
     resumed: AuditEvent | None
-    attempts: Sequence[StepView | AttemptMark]
+    attempts: Sequence[AttemptMark]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,32 +29,6 @@ LINE_CHARACTERS = 240
 
 
 @dataclass(frozen=True, kw_only=True)
-class StepView:
-    """One attempt as pages show it: values cut to a preview, with their full sizes in characters."""
-
-    sequence: int
-    step_index: int
-    step_name: str
-    kind: StepKind
-    status: StepStatus
-    attempt: int
-    started_at: datetime | None
-    recorded_at: datetime
-    duration_ms: int | None
-    idempotency_key: str
-    worker: str | None
-    classification: FailureClassification | None
-    classified_by: str | None
-    error_type: str | None
-    error_message: str | None
-    error_traceback: str | None
-    input_preview: str
-    input_size: int
-    output_preview: str | None
-    output_size: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class AttemptMark:
     """One attempt on one line of a list or as one mark of a picture: no values, the message cut."""
 
@@ -70,6 +44,20 @@ class AttemptMark:
     classification: FailureClassification | None
     error_type: str | None
     error_message: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepView(AttemptMark):
+    """One attempt as pages show it: values cut to a preview, with their full sizes in characters."""
+
+    idempotency_key: str
+    worker: str | None
+    classified_by: str | None
+    error_traceback: str | None
+    input_preview: str
+    input_size: int
+    output_preview: str | None
+    output_size: int | None
 
 
 _LINE_COLUMNS = (
@@ -206,27 +194,31 @@ def _behind(columns: Sequence[Any], run_id: str, after: int, only_failed: bool) 
     return query.with_hint(step_records, "INDEXED BY ix_step_records_failed", "sqlite")
 
 
-def _attempt_from_row(row: Any, codec: PayloadCodec) -> AttemptMark:
+def _line_of(row: Any) -> dict[str, Any]:
+    """Return what is said of every attempt, but for its message."""
     failure = row.failure_classification
-    return AttemptMark(
-        sequence=row.sequence,
-        step_index=row.step_index,
-        step_name=row.step_name,
-        kind=StepKind(row.kind),
-        status=StepStatus(row.status),
-        attempt=row.attempt,
-        started_at=row.started_at,
-        recorded_at=row.timestamp,
-        duration_ms=row.duration_ms,
-        classification=FailureClassification(failure) if failure else None,
-        error_type=row.error_type,
-        error_message=previews.message(codec, row.error_message, LINE_CHARACTERS),
-    )
+    return {
+        "sequence": row.sequence,
+        "step_index": row.step_index,
+        "step_name": row.step_name,
+        "kind": StepKind(row.kind),
+        "status": StepStatus(row.status),
+        "attempt": row.attempt,
+        "started_at": row.started_at,
+        "recorded_at": row.timestamp,
+        "duration_ms": row.duration_ms,
+        "classification": FailureClassification(failure) if failure else None,
+        "error_type": row.error_type,
+    }
+
+
+def _attempt_from_row(row: Any, codec: PayloadCodec) -> AttemptMark:
+    message = previews.message(codec, row.error_message, LINE_CHARACTERS)
+    return AttemptMark(**_line_of(row), error_message=message)
 
 
 def step_view_from_row(row: Any, codec: PayloadCodec) -> StepView:
     """Return an attempt as pages show it: values opened, cut and masked."""
-    failure = row.failure_classification
     shown_input, input_size = UNREAD, len(UNREAD)
     if not row.input_preview.startswith(MARK):
         shown_input, input_size = previews.json_start(
@@ -236,21 +228,11 @@ def step_view_from_row(row: Any, codec: PayloadCodec) -> StepView:
         codec, row.output_preview, row.output_size, PREVIEW_CHARACTERS
     )
     return StepView(
-        sequence=row.sequence,
-        step_index=row.step_index,
-        step_name=row.step_name,
-        kind=StepKind(row.kind),
-        status=StepStatus(row.status),
-        attempt=row.attempt,
-        started_at=row.started_at,
-        recorded_at=row.timestamp,
-        duration_ms=row.duration_ms,
+        **_line_of(row),
+        error_message=previews.message(codec, row.error_message),
         idempotency_key=row.idempotency_key,
         worker=row.worker,
-        classification=FailureClassification(failure) if failure else None,
         classified_by=row.classified_by,
-        error_type=row.error_type,
-        error_message=previews.message(codec, row.error_message),
         error_traceback=previews.message(codec, row.error_traceback),
         input_preview=shown_input,
         input_size=input_size,
