@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
+from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
 from resume_engine.core import execution, interruption, lease, roll_back, workflow
@@ -143,6 +144,18 @@ def _no_waiting_for_the_lock() -> None:
     sqlite_backend.BUSY_TIMEOUT_SECONDS = 0.0
 
 
+def _no_sync_at_commit() -> None:
+    """Leave it to the checkpoints to bring the log to the platter."""
+    create = sqlite_backend._create_engine
+
+    def careless(url: Any) -> Any:
+        engine = create(url)
+        event.listen(engine, "connect", lambda made, _: made.execute("PRAGMA synchronous=NORMAL").close())
+        return engine
+
+    sqlite_backend._create_engine = careless
+
+
 def _no_kept_wait() -> None:
     """Forget until when a retry waits."""
     values = rows.summary_values
@@ -207,6 +220,7 @@ _REPLACED: tuple[tuple[Any, str], ...] = (
     (workflow, "_assert_same_attempt"),
     (interruption, "MAX_TAKEOVERS"),
     (sqlite_backend, "BUSY_TIMEOUT_SECONDS"),
+    (sqlite_backend, "_create_engine"),
 )
 """Everything that the functions above replace."""
 
@@ -220,6 +234,7 @@ BREAKS: Mapping[str, Callable[[], None]] = {
     "no_change_id": _no_change_id,
     "write_errors_ignored": _write_errors_ignored,
     "no_waiting_for_the_lock": _no_waiting_for_the_lock,
+    "no_sync_at_commit": _no_sync_at_commit,
     "no_kept_wait": _no_kept_wait,
     "no_takeover_limit": _no_takeover_limit,
     "forgotten_rollback": _forgotten_rollback,

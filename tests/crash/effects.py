@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,13 +47,21 @@ class Effects:
         nonce = os.urandom(6).hex()
         with self._writing() as connection:
             self._note(connection, "effect", run_id, step, key, nonce)
-            connection.execute("INSERT OR IGNORE INTO keyed VALUES (?, ?, ?, ?)", (key, run_id, step, nonce))
+            self._act_once(connection, run_id, step, key, nonce)
         return nonce
 
     def note(self, kind: str, run_id: str, step: str = "", nonce: str = "") -> None:
         """Write down what a client saw."""
         with self._writing() as connection:
             self._note(connection, kind, run_id, step, "", nonce)
+
+    def relive(self, noted: Iterable[tuple[str, str, str, str, str]]) -> None:
+        """Let (kind, run, step, key, nonce) have happened, in that order."""
+        with self._writing() as connection:
+            for kind, run_id, step, key, nonce in noted:
+                self._note(connection, kind, run_id, step, key, nonce)
+                if kind == "effect":
+                    self._act_once(connection, run_id, step, key, nonce)
 
     def journal(self, kind: str | None = None) -> Sequence[Entry]:
         """Return what happened, in order."""
@@ -75,6 +83,9 @@ class Effects:
         """Return (run, step, key) of everything a receiver that knows keys has done."""
         with closing(sqlite3.connect(self._path, timeout=60)) as connection:
             return list(connection.execute("SELECT run_id, step, key FROM keyed"))
+
+    def _act_once(self, connection: sqlite3.Connection, run_id: str, step: str, key: str, nonce: str) -> None:
+        connection.execute("INSERT OR IGNORE INTO keyed VALUES (?, ?, ?, ?)", (key, run_id, step, nonce))
 
     def _note(
         self, connection: sqlite3.Connection, kind: str, run_id: str, step: str, key: str, nonce: str

@@ -16,16 +16,20 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import event
+
 from resume_engine.core import failpoints
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import ResumeBlockedError, ResumeEngineError
-from resume_engine.core.failure_classifier import PermanentStepError
+from resume_engine.core.failure_classifier import PermanentStepError, TransientStepError
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.remote_backend import RemoteCheckpointStore
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.storage.synced_store import SyncedCheckpointStore
 from tests.crash.broken import VARIABLE
 from tests.crash.effects import Effects
+from tests.crash.oracle import unfinished_runs
+from tests.crash.recorded_disk import NotedEffects, RecordedDisk
 from tests.crash.workload import Client, retried_after, undoable
 
 Job = Mapping[str, Any]
@@ -36,7 +40,7 @@ def work(job: Job) -> None:
     effects = Effects(job["effects"])
     client = Client(effects, pause_seconds=job.get("pause_seconds", 0.002))
     if "retry_seconds" in job:
-        client = Client(effects, flaky=True, options=retried_after(job["retry_seconds"]))
+        client = Client(effects, fails_first=TransientStepError, options=retried_after(job["retry_seconds"]))
     with open_store(job["url"]) as store:
         engine = ResumeEngine(store, lease_seconds=job.get("lease_seconds", 30))
         _work(engine, client, effects, job)
@@ -46,7 +50,7 @@ def _work(engine: ResumeEngine, client: Client, effects: Effects, job: Job) -> N
     if job.get("up"):
         Path(job["up"]).touch()
     for run_id in job["runs"]:
-        _finish(engine, client, effects, run_id)
+        finish(engine, client, effects, run_id)
     number = 0
     while job.get("endless"):
         run_id = f"{job['name']}-{number}"
@@ -106,13 +110,15 @@ def lie_down(job: Job) -> None:
     work(job)
 
 
-def _finish(engine: ResumeEngine, client: Client, effects: Effects, run_id: str) -> None:
+def finish(engine: ResumeEngine, client: Client, effects: Effects, run_id: str) -> None:
+    """Execute or resume a run to its end; approve it where it waits for that."""
     try:
         client.execute(engine, run_id)
     except ResumeBlockedError:
-        # So many processes were killed in this step that a person must look; here is one.
+        # It failed for good, or so many processes were killed in a step that a person must look; here is one.
         effects.note("parked", run_id)
         engine.grant_human_approval(run_id, "olga@example.com")
+        effects.note("approved", run_id)
         client.execute(engine, run_id)
 
 
@@ -214,6 +220,36 @@ def _roll_back(engine: ResumeEngine, effects: Effects, run_id: str) -> None:
         engine.grant_human_approval(run_id, "olga@example.com")
 
 
+def record(job: Job) -> None:
+    """Record what the disk is told while runs complete, fail, are approved and go on."""
+    disk = RecordedDisk(job["path"])
+    effects = NotedEffects(job["effects"], disk.moves)
+    with open_store(f"sqlite:///{job['path']}") as store:
+        event.listen(store.engine, "connect", _copy_the_log_often)
+        store.close()  # the setting is of a connection
+        for number in range(job["rounds"]):
+            _fail_and_go_on(ResumeEngine(store), effects, str(number))
+    disk.save(job["moves"])
+
+
+def _copy_the_log_often(connection: Any, _: Any) -> None:
+    connection.execute("PRAGMA wal_autocheckpoint=50").close()
+
+
+def _fail_and_go_on(engine: ResumeEngine, effects: Effects, name: str) -> None:
+    """Execute three runs, of which one fails for now and one for good, then resume those."""
+    for fails_first in (TransientStepError, PermanentStepError, None):
+        run_id = f"{name}-{fails_first.__name__ if fails_first else 'plain'}"
+        engine.start_run("orders", run_id=run_id)
+        effects.note("started", run_id)
+        try:
+            Client(effects, pause_seconds=0, fails_first=fails_first).execute(engine, run_id)
+        except (TransientStepError, PermanentStepError):
+            effects.note("failed", run_id, "charge")
+    for run_id in unfinished_runs(engine.store):
+        finish(engine, Client(effects, pause_seconds=0), effects, run_id)
+
+
 def hold_write_lock(job: Job) -> None:
     """Keep everybody else from writing to a SQLite file for some seconds."""
     with closing(sqlite3.connect(job["path"], isolation_level=None, timeout=30)) as connection:
@@ -231,6 +267,7 @@ JOBS: Mapping[str, Callable[[Job], None]] = {
     "race": race,
     "fail": fail,
     "roll_back": roll_back,
+    "record": record,
     "hold_write_lock": hold_write_lock,
     "fork_in_a_step": fork_in_a_step,
 }

@@ -11,6 +11,7 @@ import pytest
 from resume_engine.core.clock import utc_now
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import ResumeBlockedError
+from resume_engine.core.failure_classifier import TransientStepError
 from resume_engine.core.interruption import MAX_TAKEOVERS
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import RunStatus
@@ -234,7 +235,9 @@ def kill_while_waiting(scene: Scene, seconds: float, env: dict[str, str] | None 
 
 
 def finish_waiting(scene: Scene, seconds: float) -> None:
-    client = Client(scene.effects, pause_seconds=0, flaky=True, options=retried_after(seconds))
+    client = Client(
+        scene.effects, pause_seconds=0, fails_first=TransientStepError, options=retried_after(seconds)
+    )
     assert client.execute(ResumeEngine(scene.store), "run-0").status is RunStatus.COMPLETED
 
 

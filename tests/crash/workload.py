@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from resume_engine.core.engine import ResumeEngine
-from resume_engine.core.failure_classifier import PermanentStepError, TransientStepError
+from resume_engine.core.failure_classifier import PermanentStepError
 from resume_engine.core.retry import Backoff, RetryPolicy
 from resume_engine.core.run import Run
 from resume_engine.core.step import Step
@@ -40,7 +40,8 @@ def undoable(effects: Effects, run_id: str) -> list[Step]:
 class Client:
     """Execute workflows and write down what the engine says was recorded.
 
-    `options` are given to the step `charge`; with `flaky` it fails when it is called for the first time.
+    `options` are given to the step `charge`; it fails like that when it is called for the
+    first time, if `fails_first` says how.
     """
 
     def __init__(
@@ -49,13 +50,13 @@ class Client:
         *,
         pause_seconds: float = 0.002,
         names: Sequence[str] = STEPS,
-        flaky: bool = False,
+        fails_first: type[Exception] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         self.names = names
         self._effects = effects
         self._pause = pause_seconds
-        self._flaky = flaky
+        self._fails_first = fails_first
         self._options = dict(options or {})
         self._told: set[tuple[str, str]] = set()
 
@@ -80,9 +81,9 @@ class Client:
             for earlier in self.names[: self.names.index(name)]:
                 # That a step is called with the output of another says that the other is on record.
                 self._acknowledge(run_id, earlier, state[earlier])
-            if self._flaky and name == "charge" and not self._effects.count("flaked", run_id):
+            if self._fails_first and name == "charge" and not self._effects.count("flaked", run_id):
                 self._effects.note("flaked", run_id)
-                raise TransientStepError("not now")
+                raise self._fails_first("not now")
             time.sleep(random.random() * self._pause)
             nonce = self._effects.act(run_id, name, key)
             time.sleep(random.random() * self._pause)
