@@ -44,8 +44,8 @@ def record(processes: Processes, folder: Path, rounds: int, broken: str = "") ->
     """Return so many rounds of a story."""
     names = {"path": DATABASE, "effects": "effects.db", "moves": "moves"}
     job = {key: str(folder / name) for key, name in names.items()}
-    code = processes.run("record", rounds=rounds, env={VARIABLE: broken}, **job)
-    assert code == 0, processes.said()
+    pid = processes.start("record", rounds=rounds, env={VARIABLE: broken}, **job)
+    assert processes.wait(pid, 300) == 0, processes.said()
     return Story(folder, load(folder / "moves"))
 
 
