@@ -179,7 +179,7 @@ def fork_in_a_step(job: Job) -> None:
             effects.note("outcome", job["run"], "child" if children == [0] else "parent", outcome)
             if children == [0]:
                 os._exit(0)
-    os.waitpid(children[0], 0)
+            os.waitpid(children[0], 0)
 
 
 def fail(job: Job) -> None:
