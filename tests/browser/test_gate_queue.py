@@ -210,8 +210,53 @@ def test_new_work_shows_up_by_itself(runs: RunFactory, visit: Visit) -> None:
     ana.sees("1 waiting for a person", within_seconds=10)
     _header_says(ana, "1")
     oscar.queue.first.wait_for(timeout=10_000)
+    assert oscar.page.get_by_text("Nobody has to decide anything right now").count() == 0
     ana.page.get_by_role("link", name="Show the oldest").click()
     ana.button("Approve").wait_for()
+
+
+NUMBERS_SEEN = """() => {
+  const texts = ["gate-count", "waiting", "count-all", "count-human_approval"];
+  window.seen = new Set();
+  const number = (id) => document.getElementById(id).textContent.match(/^[0-9]*/)[0];
+  const look = () => seen.add(texts.map(number).join(" "));
+  look();
+  new MutationObserver(look).observe(document.body, {subtree: true, childList: true, characterData: true});
+}"""
+
+
+def test_after_a_decision_header_heading_and_tabs_say_the_same_at_once(
+    runs: RunFactory, visit: Visit
+) -> None:
+    for _ in range(3):
+        runs.blocked()
+    ana = visit("ana")
+    ana.open("/gates")
+    ana.page.evaluate(NUMBERS_SEEN)
+    with ana.page.expect_response("**/gates/queue*"):  # asked because of the decision
+        ana.approve("key rotated")
+    _header_says(ana, "2")
+    assert set(ana.page.evaluate("[...seen]")) == {"3 3 3 3", "2 2 2 2"}
+    assert ana.page.evaluate("document.activeElement.id") == "decision"
+
+
+def test_numbers_on_tabs_are_renewed_under_the_focus(runs: RunFactory, visit: Visit) -> None:
+    runs.blocked()
+    ana = visit("ana")
+    ana.open("/gates")
+    ana.page.get_by_role("link", name="Needs approval").focus()
+    runs.blocked()
+    ana.page.locator("#count-human_approval", has_text="2").wait_for(timeout=10_000)
+    assert ana.page.evaluate("document.activeElement.textContent").startswith("Needs approval")
+
+
+def test_the_header_of_a_run_page_counts_what_was_decided_there(runs: RunFactory, visit: Visit) -> None:
+    run = runs.blocked()
+    runs.blocked()
+    ana = visit("ana")
+    ana.open(f"/runs/{run.run_id}")
+    ana.approve()
+    _header_says(ana, "1")
 
 
 def _header_says(dashboard: Dashboard, number: str) -> None:

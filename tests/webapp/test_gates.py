@@ -88,7 +88,8 @@ def test_every_number_of_a_tab_is_the_length_of_its_list(runs: RunFactory, ana: 
     waiting_runs(runs)
     for start in ("/gates", "/gates?environment=prod", "/gates?environment=dev"):
         found = re.findall(
-            r'<a href="(/gates[^"]*)"[^>]*>[^<]+ <span class="count">(\d+)</span>', ana.get(start).text
+            r'<a href="(/gates[^"]*)"[^>]*>[^<]+ <span class="count" id="[a-z_-]+">(\d+)</span>',
+            ana.get(start).text,
         )
         assert len(found) >= 4
         for href, number in found:
@@ -256,3 +257,37 @@ def test_several_with_the_same_error_are_offered_together(runs: RunFactory, sign
     assert "3 runs wait for an approval because of this error" in text
     assert 'href="/gates/approvals?cause=Invalid+API+key"' in text
     assert "Approve several together" not in sign_in("alice").get("/gates").text
+
+
+def numbers(text: str) -> dict[str, str]:
+    """Return every number of waiting runs on the page or in the answer that renews it, by its place."""
+    found = re.findall(r'<span class="count" id="([a-z_-]+)"[^>]*>([^<]*)</span>', text)
+    heading = re.search(r'<p class="quiet" id="waiting"[^>]*>(\d*)', text)
+    return dict(found) | {"waiting": heading.group(1) if heading else "-"}
+
+
+def test_header_heading_and_tabs_are_renewed_by_one_answer(runs: RunFactory, ana: PageClient) -> None:
+    run = runs.blocked(environment="prod")
+    runs.blocked("partial")
+    page = ana.get("/gates?environment=prod").text
+    before = numbers(page)
+    assert (before["gate-count"], before["waiting"], before["count-human_approval"]) == ("2", "1", "1")
+    refresh = re.search(r'hx-get="(/gates/queue[^"]+)"', page)
+    assert refresh is not None
+    for act in (runs.engine.grant_human_approval, runs.engine.ack_prod_resume):
+        act(run.run_id, "someone")
+        answer = ana.get(unescape(refresh.group(1)), htmx=True).text
+        assert numbers(answer) == numbers(ana.get("/gates?environment=prod").text)
+        assert answer.count('hx-swap-oob="true"') == len(numbers(answer)) == 6
+    after = numbers(answer)
+    assert (after["gate-count"], after["waiting"], after["count-human_approval"]) == ("1", "", "0")
+
+
+def test_counts_that_changed_elsewhere_renew_the_page_too(runs: RunFactory, ana: PageClient) -> None:
+    runs.blocked(environment="prod")
+    refresh = re.search(r'hx-get="(/gates/queue[^"]+)"', ana.get("/gates?kind=human_approval").text)
+    assert refresh is not None
+    runs.blocked("partial")
+    answer = ana.get(unescape(refresh.group(1)), htmx=True)
+    assert answer.status_code == 200
+    assert numbers(answer.text)["gate-count"] == numbers(answer.text)["count-all"] == "2"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 
 from flask import Blueprint, Response, render_template, request
@@ -20,12 +19,11 @@ from resume_engine.storage.gate_queries import Decided
 from resume_engine.storage.keyset import Page
 from webapp.extensions import current_policy, current_store, gate_queries, run_queries
 from webapp.htmx import is_htmx
-from webapp.navigation import blocked_counts
 from webapp.pages import gate_list
 from webapp.pages.gate_item import GateItem, load_item, version_of
 from webapp.pages.gate_list import GateListAddress
+from webapp.pages.waiting import Counts, counts
 from webapp.permissions import requires
-from webapp.presentation import OPEN_GATES, gate_look
 from webapp.redirects import own_path
 
 PAGE_SIZE = 50
@@ -34,24 +32,6 @@ DECIDED_LIMIT = 50
 STOP_POLLING = 286  # htmx's own status: show this, then ask no more
 
 blueprint = Blueprint("gates", __name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tab:
-    """One kind of decision above the queue; `count` is None where it would need a count of its own."""
-
-    label: str
-    href: str
-    current: bool
-    count: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Waiting:
-    """How many runs wait for one kind of decision, or for any, and since when the oldest does."""
-
-    count: int
-    oldest: datetime | None
 
 
 @blueprint.get("/gates")
@@ -65,10 +45,7 @@ def show() -> ResponseReturnValue:
         "gates/list.html",
         **_list_context(address, page, item),
         options=_options(),
-        tabs=_tabs(address),
         chips=address.chips(),
-        filtered=address.is_filtered,
-        waiting=waiting(address.kind, address.environment),
         following=_following(address, page, item),
         alike=_alike(address, page, item),
     )
@@ -77,7 +54,7 @@ def show() -> ResponseReturnValue:
 @blueprint.get("/gates/queue")
 @requires(Permission.RUNS_READ)
 def queue() -> ResponseReturnValue:
-    """Return the list alone, for the page that renews it; nothing when it still shows the same."""
+    """Return list and counts for the page that renews them; nothing while they are the same."""
     address = gate_list.read(request.args)
     page = _waiting_page(address)
     context = _list_context(address, page, None)
@@ -110,18 +87,6 @@ def decision(run_id: str) -> ResponseReturnValue:
         raise RunNotFoundError(run_id)
     body = render_template("gates/_decision.html", item=item)
     return Response(body, STOP_POLLING if item.every_seconds is None else 200)
-
-
-def waiting(kind: GateAction | None = None, environment: Environment | None = None) -> Waiting:
-    """Return how many runs wait, from the counts that the header has read already."""
-    found = [
-        entry
-        for entry in blocked_counts()
-        if (kind is None or kind in entry.actions) and environment in (None, entry.environment)
-    ]
-    return Waiting(
-        count=sum(entry.count for entry in found), oldest=min((e.oldest for e in found), default=None)
-    )
 
 
 def latest_of_each(found: Sequence[Decided]) -> list[Decided]:
@@ -158,7 +123,8 @@ def _list_context(
     address: GateListAddress, page: Page[RunSummary], item: GateItem | None
 ) -> dict[str, object]:
     chosen = item.run.run_id if item else address.run
-    version = _version(page, chosen)
+    numbers = counts(address)
+    version = _version(page, chosen, numbers)
     return {
         "runs": page.items,
         "chosen": chosen,
@@ -169,6 +135,8 @@ def _list_context(
         "newer": address.href(cursor=page.previous_cursor) if page.previous_cursor else None,
         "item": item,
         "filters": address.filters,
+        "filtered": address.is_filtered,
+        "counts": numbers,
         "progress": progress_words(page.items),
     }
 
@@ -179,10 +147,11 @@ def progress_words(runs: Sequence[RunSummary]) -> dict[str, str]:
     return {run_id: gates[0].words for run_id, gates in found.items() if gates and gates[0].words}
 
 
-def _version(page: Page[RunSummary], chosen: str | None) -> str:
-    """Return what changes whenever the list would show something else than other ages."""
+def _version(page: Page[RunSummary], chosen: str | None, numbers: Counts) -> str:
+    """Return what changes whenever list or counts would show something else than other ages."""
     rows = [f"{run.run_id}.{run.version}" for run in page.items]
-    return sha256("|".join([*rows, str(page.next_cursor is None), chosen or ""]).encode()).hexdigest()[:12]
+    words = [*rows, str(page.next_cursor is None), chosen or "", numbers.version]
+    return sha256("|".join(words).encode()).hexdigest()[:12]
 
 
 def _options() -> dict[str, list[tuple[str, str]]]:
@@ -191,20 +160,6 @@ def _options() -> dict[str, list[tuple[str, str]]]:
         "environment": [(word.value, word.value) for word in Environment],
         "workflow": [(name, name) for name in names],
     }
-
-
-def _tabs(address: GateListAddress) -> list[Tab]:
-    counted = not (address.workflow or address.cause)
-    kinds: list[GateAction | None] = [None, *(GateAction(word) for word in OPEN_GATES)]
-    return [
-        Tab(
-            label=gate_look(kind.value).needs.capitalize() if kind else "All",
-            href=address.href(kind=kind.value if kind else None),
-            current=address.kind is kind,
-            count=waiting(kind, address.environment).count if counted else None,
-        )
-        for kind in kinds
-    ]
 
 
 def _following(address: GateListAddress, page: Page[RunSummary], item: GateItem | None) -> str | None:

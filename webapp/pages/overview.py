@@ -21,7 +21,7 @@ from webapp.extensions import audit_queries, gate_queries, run_queries
 from webapp.formats import plural
 from webapp.pages import gate_list, run_url
 from webapp.pages.gate_item import GateItem, item_of
-from webapp.pages.gates import Waiting, waiting
+from webapp.pages.waiting import Waiting, waiting
 from webapp.permissions import can, requires
 from webapp.presentation import OPEN_GATES, STATES
 
@@ -54,7 +54,8 @@ class Need:
     @property
     def version(self) -> str:
         """Return what changes whenever these numbers do."""
-        return ".".join([f"{self.all.count}.{self.prod}", *(f"{k.count}" for k in self.kinds)])
+        words = [f"{self.all.count}.{self.prod}.{_second(self.all.oldest)}"]
+        return ".".join([*words, *(f"{k.count}.{_second(k.oldest)}" for k in self.kinds)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +125,10 @@ def need() -> Need:
             KindCount(kind=word, count=found.count, oldest=found.oldest, href=gate_list.href(kind=word))
         )
     return Need(all=waiting(), prod=waiting(environment=Environment.PROD).count, kinds=kinds)
+
+
+def _second(moment: datetime | None) -> int:
+    return int(moment.timestamp()) if moment else 0
 
 
 def _oldest() -> GateItem | None:

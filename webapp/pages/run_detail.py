@@ -68,8 +68,10 @@ def header(run_id: str) -> ResponseReturnValue:
     """Return the head of a run's page, for the page that renews it until the run is finished."""
     run = summary_or_404(run_id)
     finished = run.status in FINISHED_STATUSES
-    response = make_response(render_template("runs/_header.html", run=run), STOP_POLLING if finished else 200)
-    if request.args.get("v") != str(run.version):
+    changed = request.args.get("v") != str(run.version)
+    body = render_template("runs/_header.html", run=run, renew_count=changed)
+    response = make_response(body, STOP_POLLING if finished else 200)
+    if changed:
         response.headers["HX-Trigger"] = CHANGED
     return response
 
