@@ -213,13 +213,13 @@
 
   // After a form was answered in place: to its first mistake, or to the receipt, which is also read out.
   document.addEventListener("htmx:afterSettle", (event) => {
-    const { requestConfig, target } = event.detail;
-    if (!requestConfig || requestConfig.verb !== "post" || !target.id) return;
-    const part = document.getElementById(target.id) || document.getElementById("error");
+    const { elt, requestConfig, target } = event.detail;
+    if (!requestConfig || requestConfig.verb !== "post") return;
+    const part = target.id ? document.getElementById(target.id) || document.getElementById("error") : elt;
     if (!part) return;
     const mistake = part.querySelector("[aria-invalid=true]");
     (mistake || part).focus({ preventScroll: !mistake });
-    const news = part.querySelector("[role=alert],.receipt,.error-message");
+    const news = part.querySelector("[role=alert],.receipt,.error-message,.revealed-say");
     if (news) say(news.textContent.replace(/\s+/g, " ").trim());
   });
 

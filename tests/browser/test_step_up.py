@@ -79,3 +79,26 @@ def test_approving_several_together_asks_once_without_any_script(
     ana.sees("2 runs approved")
     for run in made:
         assert [d.note for d in runs.store.list_decisions(run.run_id)] == ["key rotated"]
+
+
+def test_secrets_in_prod_ask_in_place_and_are_shown_there(runs: RunFactory, ana: Dashboard) -> None:
+    runs.blocked(environment="prod", message="login with password=c4nary9x refused")
+    ana.open("/gates")
+    leave_open(runs)
+    ana.button("Reveal the error").focus()
+    ana.page.keyboard.press("Enter")
+    ana.sees(HINT)
+    password = ana.page.locator(".reveal").get_by_label("Your password")
+    expect(password).to_be_focused()
+    assert ana.problems_on_all_screens() == []
+    password.fill(PASSWORD)
+    ana.page.keyboard.press("Enter")
+    ana.sees("login with password=c4nary9x refused")
+    expect(ana.page.locator(".revealed")).to_be_focused()
+    assert "Shown to you with its secrets" in ana.page.locator("#say").inner_text()
+    leave_open(runs)
+    ana.button("Download with secrets").click()  # a page of its own asks, and sends the file
+    ana.page.get_by_label("Your password").fill(PASSWORD)
+    with ana.page.expect_download() as download:
+        ana.button("Download with secrets").click()
+    assert "c4nary9x" in download.value.path().read_text()

@@ -13,7 +13,7 @@ from resume_engine.core.decisions import DecisionKind
 from resume_engine.core.permissions import Role
 from resume_engine.core.run import Run
 from resume_engine.storage.sql_store import SqlCheckpointStore
-from tests.factories import RunFactory
+from tests.factories import RunFactory, passing
 from tests.provision.app_fixtures import SYSTEM, PageClient
 from tests.webapp.conftest import FakeClock
 from tests.webapp.helpers import PASSWORD, events, session_id_of, sign_in_by_form, with_session
@@ -292,3 +292,67 @@ class TestBulkApprovals:
         answer = tired.post(BULK, data={})
         assert answer.status_code == 422
         assert "Choose at least one run." in answer.text and FIELD in answer.text
+
+
+# Secrets of a run in prod
+
+LOOK = {"field": "metadata"}
+
+
+def with_secret(runs: RunFactory, environment: str = "prod") -> Run:
+    return runs.blocked(environment=environment, metadata={"token": "c4nary9x"})
+
+
+@pytest.mark.parametrize("file", [{}, {"download": "1"}])
+@pytest.mark.parametrize("htmx", [True, False])
+def test_secrets_in_prod_are_not_shown_until_the_password_is_given(
+    runs: RunFactory, tired: PageClient, page_store: SqlCheckpointStore, htmx: bool, file: dict[str, str]
+) -> None:
+    run = with_secret(runs)
+    where = f"/runs/{run.run_id}/reveal"
+    for password in ({}, {"password": "not this one at all"}):
+        answer = tired.post(where, data=LOOK | file | password, htmx=htmx)
+        assert answer.status_code == 422
+        assert FIELD in answer.text and 'name="field" value="metadata"' in answer.text
+        assert "c4nary9x" not in answer.text
+        assert ("<html" in answer.text) is not htmx
+    assert events(page_store, EventType.PAYLOAD_REVEALED) == []
+    shown = tired.post(where, data=LOOK | file | {"password": PASSWORD}, htmx=htmx)
+    assert shown.status_code == 200 and "c4nary9x" in shown.text
+    assert "c4nary9x" in tired.post(where, data=LOOK, htmx=htmx).text, "and not asked again"
+    assert len(events(page_store, EventType.PAYLOAD_REVEALED)) == 2
+    assert [e.event_type for e in step_ups(page_store)] == ["auth.confirm_failed", "auth.confirmed"]
+
+
+@pytest.mark.parametrize("environment", ["dev", "staging"])
+def test_secrets_elsewhere_need_the_session_only(
+    runs: RunFactory, tired: PageClient, environment: str
+) -> None:
+    run = with_secret(runs, environment)
+    assert "c4nary9x" in tired.post(f"/runs/{run.run_id}/reveal", data=LOOK).text
+    done = runs.engine.start_run("billing", environment=environment)
+    runs.engine.execute_workflow(done.run_id, [("first", passing({"token": "c4nary9x"}))])
+    assert "c4nary9x" in tired.get(f"/runs/{done.run_id}/audit-log").text
+
+
+def test_an_audit_log_with_secrets_of_prod_asks_first_and_leads_back(
+    runs: RunFactory, tired: PageClient, page_store: SqlCheckpointStore
+) -> None:
+    run = runs.engine.start_run("billing", environment="prod")
+    runs.engine.execute_workflow(run.run_id, [("first", passing({"token": "c4nary9x"}))])
+    where = f"/runs/{run.run_id}/audit-log"
+    answer = tired.get(where)
+    assert answer.status_code == 303 and "c4nary9x" not in answer.text
+    assert answer.location == f"/account/confirm?next=/runs/{run.run_id}"
+    asked = tired.get(answer.location).text
+    assert FIELD in asked and "holds secrets of a run in prod" in asked
+    assert events(page_store, EventType.PAYLOAD_REVEALED, EventType.AUDIT_EXPORTED) == []
+    back = tired.post("/account/confirm", data={"password": PASSWORD, "next": f"/runs/{run.run_id}"})
+    assert back.location == f"/runs/{run.run_id}"
+    assert "c4nary9x" in tired.get(where).text
+    assert len(events(page_store, EventType.PAYLOAD_REVEALED)) == 1
+
+
+def test_an_audit_log_without_secrets_does_not_ask(runs: RunFactory, tired: PageClient) -> None:
+    run = runs.completed(environment="prod")
+    assert tired.get(f"/runs/{run.run_id}/audit-log").status_code == 200

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 from flask import flash, redirect, request, url_for
 from flask_login import current_user
+from werkzeug import Response
 from wtforms import PasswordField
 from wtforms.validators import Length
 
@@ -85,15 +86,20 @@ def confirmed_first(back_to: str) -> Callable[[View], View]:
         def guarded(*args: Any, **kwargs: Any) -> Any:
             if is_recent():
                 return view(*args, **kwargs)
-            flash(
+            return confirm_first(
                 "You signed in a while ago. Nothing was changed: type your password, then do it again.",
-                "info",
+                url_for(back_to),
             )
-            return redirect(url_for("account.ask_confirm", next=url_for(back_to)), 303)
 
         return cast(View, guarded)
 
     return guard
+
+
+def confirm_first(why: str, back_to: str) -> Response:
+    """Return the way to the page that asks for the password, says `why`, and leads back to an address."""
+    flash(why, "info")
+    return redirect(url_for("account.ask_confirm", next=back_to), 303)
 
 
 def is_recent() -> bool:

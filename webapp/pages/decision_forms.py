@@ -38,7 +38,7 @@ SAY_WHICH_FAILURE = "The form does not say which failure it is about. Reload the
 
 
 def needs_proof(run: RunSummary) -> bool:
-    """Return whether a decision about `run` takes more than a session that was left open."""
+    """Return whether deciding about `run`, or seeing its secrets, takes more than a session left open."""
     return run.environment is Environment.PROD
 
 

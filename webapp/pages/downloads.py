@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from urllib.parse import quote
 
 from flask import Blueprint, Response, abort, request
+from werkzeug import Response as BaseResponse
 
 from resume_engine.core import clock
 from resume_engine.core.audit import AuditEvent, EventType
@@ -15,8 +17,10 @@ from resume_engine.core.permissions import Permission
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.compliance_export import compliance_export
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from webapp.accounts.step_up import confirm_first, is_recent
 from webapp.extensions import audit_queries, audit_signer, current_store, step_queries
 from webapp.json_view import is_masked
+from webapp.pages.decision_forms import needs_proof
 from webapp.pages.run_detail import summary_or_404
 from webapp.permissions import can, current_actor, requires
 
@@ -25,18 +29,25 @@ blueprint = Blueprint("downloads", __name__)
 
 @blueprint.get("/runs/<path:run_id>/audit-log")
 @requires(Permission.AUDIT_EXPORT)
-def audit_log(run_id: str) -> Response:
+def audit_log(run_id: str) -> BaseResponse:
     """Send the audit trace, byte for byte what `engine.get_audit_log` returns.
 
-    Who may not reveal secrets gets it with the secrets in it masked, and its name says so then.
+    Who may not reveal secrets gets it with the secrets in it masked, and its name says so then. Who may gives
+    the password first if it holds secrets of a run in prod.
     """
     run = summary_or_404(run_id)
+    if can(Permission.PAYLOADS_REVEAL) and needs_proof(run) and not is_recent() and _has_secrets(run):
+        return confirm_first(
+            "You signed in a while ago, and this audit log holds secrets of a run in prod. "
+            "Type your password, then download it again.",
+            f"/runs/{quote(run_id, safe='')}",
+        )
     _note_export(run_id, "audit log")
     lines, name = trace_lines(current_store(), run), f"audit-log-{run_id}.txt"
     if can(Permission.PAYLOADS_REVEAL):
         if request.method == "GET":
             lines = _noting_secrets(lines, current_store(), look(run_id, "audit log"))
-    elif any(mask_json_text(line) != line for line in trace_lines(current_store(), run)):
+    elif _has_secrets(run):
         lines, name = map(mask_json_text, lines), f"audit-log-masked-{run_id}.txt"
     return attachment(lines, "text/plain; charset=utf-8", name)
 
@@ -90,6 +101,10 @@ def trace_lines(store: SqlCheckpointStore, run: RunSummary) -> Iterator[str]:
     yield f"\n{run.workflow_name}"
     for record in store.iter_steps(run.run_id):
         yield f"\n{record.audit_line()}"
+
+
+def _has_secrets(run: RunSummary) -> bool:
+    return any(mask_json_text(line) != line for line in trace_lines(current_store(), run))
 
 
 def look(run_id: str, field: str, sequence: int | None = None) -> AuditEvent:

@@ -1,15 +1,23 @@
-"""Masked values, shown to those who may see them; every look is an audit event of its own."""
+"""Masked values, shown to those who may see them; every look is an audit event of its own.
+
+Those of a run in prod take the password too, by the rule for decisions about such a run.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 from flask import Blueprint, Response, abort, render_template, request
 from flask.typing import ResponseReturnValue
 
 from resume_engine.core.permissions import Permission
+from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.revealed import Field, load_revealed
+from webapp.accounts.step_up import ConfirmedForm
 from webapp.extensions import current_store
 from webapp.htmx import is_htmx
 from webapp.json_view import Revealed
+from webapp.pages.decision_forms import needs_proof
 from webapp.pages.downloads import attachment, look
 from webapp.pages.run_detail import summary_or_404
 from webapp.permissions import requires
@@ -26,16 +34,25 @@ def reveal(run_id: str) -> ResponseReturnValue:
     text = load_revealed(current_store(), run_id, field, sequence)
     if text is None:
         abort(404, f"Nothing is recorded there: no {field} of record {sequence} of this run.")
+    form = _password_form(run)
+    if not form.validate():
+        return Response(_page("reveal_asks", run, field, sequence, form=form), 422)
     current_store().append_event(look(run_id, field.value, sequence))
     if request.form.get("download"):
         return _file(run_id, field, sequence, text)
-    return render_template(
-        "runs/_revealed.html" if is_htmx() else "runs/revealed.html",
-        run=run,
-        field=field,
-        sequence=sequence,
-        value=Revealed(text),
-    )
+    return _page("revealed", run, field, sequence, value=Revealed(text))
+
+
+def _password_form(run: RunSummary) -> ConfirmedForm:
+    form = ConfirmedForm()
+    form.is_sensitive = needs_proof(run)
+    return form
+
+
+def _page(name: str, run: RunSummary, field: Field, sequence: int | None, **context: Any) -> str:
+    """Return the part that takes the place of the button, or the same as a page of its own."""
+    template = f"runs/_{name}.html" if is_htmx() else f"runs/{name}.html"
+    return render_template(template, run=run, field=field, sequence=sequence, **context)
 
 
 def _asked() -> tuple[Field, int | None]:
