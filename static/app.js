@@ -106,6 +106,7 @@
     if (href) {
       const link = document.createElement("a");
       link.href = href;
+      link.className = "in-text";
       link.textContent = label;
       words.append(" ", link);
     }
@@ -211,16 +212,19 @@
     }
   });
 
-  // After a form was answered in place: to its first mistake, or to the receipt, which is also read out.
+  const last = (selector, part) => all(selector, part).at(-1);
+  const sayOf = (node) => { if (node) say(node.textContent.replace(/\s+/g, " ").trim()); };
+  // After a form was answered in place: to its first mistake, or to the newest receipt, which is also read out.
   document.addEventListener("htmx:afterSettle", (event) => {
     const { elt, requestConfig, target } = event.detail;
-    if (!requestConfig || requestConfig.verb !== "post") return;
+    if (!requestConfig) return;
+    if (elt.id === "decision" && requestConfig.verb === "get") sayOf(last(".story li", elt));  // what came of it
+    if (requestConfig.verb !== "post") return;
     const part = target.id ? document.getElementById(target.id) || document.getElementById("error") : elt;
     if (!part) return;
     const mistake = part.querySelector("[aria-invalid=true]");
     (mistake || part).focus({ preventScroll: !mistake });
-    const news = part.querySelector("[role=alert],.receipt,.error-message,.revealed-say");
-    if (news) say(news.textContent.replace(/\s+/g, " ").trim());
+    sayOf(part.querySelector("[role=alert],.error-message,.revealed-say") || last(".receipt", part));
   });
 
   const settled = (root) => { freshen(root); localise(root); confirmable(root); };

@@ -42,7 +42,12 @@ class GateLook(Look):
 
 
 STATES: dict[str, Look] = {
-    "pending": Look(label="pending", icon="circle", tone="grey", sentence="Created, not started yet."),
+    "pending": Look(
+        label="pending",
+        icon="circle",
+        tone="grey",
+        sentence="Created, not started yet: no runner has taken it.",
+    ),
     "running": Look(label="running", icon="half", tone="blue", sentence="A runner is working on it now."),
     "completed": Look(label="completed", icon="check", tone="green", sentence="Every step is done."),
     "failed": Look(
@@ -67,7 +72,10 @@ STATES: dict[str, Look] = {
         label="interrupted",
         icon="broken",
         tone="amber",
-        sentence="Its runner went silent in the middle of a step. Whether that step took effect is unknown.",
+        sentence=(
+            "Its runner went silent in the middle of a step. Whether that step took effect is unknown. "
+            "A worker takes the run over; if none does, no worker knows this workflow."
+        ),
     ),
     "cancelled": Look(
         label="cancelled", icon="bar", tone="grey", sentence="Rejected by a person. It never runs again."

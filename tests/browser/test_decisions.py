@@ -8,8 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from playwright.sync_api import expect
+from sqlalchemy import delete
 
 from resume_engine.core.run import RunStatus
+from resume_engine.storage.schema import user_sessions
 from tests.browser.conftest import Visit
 from tests.factories import RunFactory, ago, at, steps
 
@@ -256,3 +259,45 @@ def _until(holds: Callable[[], bool]) -> None:
             return
         ended.wait(0.1)
     pytest.fail("waited 10 seconds in vain")
+
+
+def test_a_phone_says_where_it_is_pressed_that_the_session_ended(runs: RunFactory, visit: Visit) -> None:
+    run = runs.blocked(initial_input={f"field_{n}": "v" for n in range(20)})
+    ana = visit("ana", width=390)
+    ana.open(f"/gates?run={run.run_id}")
+    ana.page.get_by_label("Note").fill("key rotated")
+    with runs.store.writing() as conn:
+        conn.execute(delete(user_sessions))
+    ana.button("Approve").click()
+    expect(ana.page.get_by_text("You are signed out. Nothing was changed.")).to_be_in_viewport()
+    expect(ana.button("Approve")).to_be_in_viewport()
+    assert ana.page.get_by_label("Note").input_value() == "key rotated"
+    assert ana.accessibility_problems() == []
+
+
+def test_a_whole_prod_approval_by_keyboard_and_by_ear(
+    runs: RunFactory, visit: Visit, working: Working
+) -> None:
+    run = runs.blocked("permanent", environment="prod")
+    ana = visit("ana")
+    ana.open("/")
+    press, typed = ana.page.keyboard.press, ana.page.keyboard.type
+    heard = ana.page.locator("#say")
+    for key in ("Tab", "Enter", "Tab"):  # the skip link, and what follows it
+        press(key)
+    typed("key rotated")
+    press("Tab")
+    press("Enter")
+    expect(heard).to_contain_text("Approved by you")
+    expect(ana.decision).to_be_focused()
+    press("Tab")
+    typed(run.workflow_name)
+    press("Tab")
+    press("Tab")
+    press("Enter")
+    expect(heard).to_contain_text("Prod resume acknowledged by you")
+    kinds = [decision.kind for decision in runs.store.list_decisions(run.run_id)]
+    assert kinds == ["human_approval", "prod_resume_ack"]
+    with working(CLAIMS):
+        expect(heard).to_contain_text("The run is completed", timeout=15_000)
+    expect(ana.decision).to_be_focused()

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
+from playwright.sync_api import expect
 
 from resume_engine.core.failure_classifier import PermanentStepError
 from tests.browser.conftest import Visit
@@ -202,3 +203,20 @@ def test_the_page_keeps_its_budget(runs: RunFactory, visit: Visit) -> None:
         ana.open(f"/runs/{run.run_id}")
         ana.page.wait_for_timeout(300)
         assert warm.bytes <= 12_000, warm.requests  # headers included
+
+
+def test_on_paper_receipts_and_exact_times_stay_and_forms_go(runs: RunFactory, visit: Visit) -> None:
+    run = runs.blocked("partial", environment="prod")
+    runs.engine.record_compensation(run.run_id, note="refunded by hand")
+    alice, ana = visit("alice"), visit("ana")
+    for reader in (alice, ana):
+        reader.open(f"/runs/{run.run_id}")
+        reader.page.emulate_media(media="print")
+        expect(reader.decision.get_by_text("refunded by hand")).to_be_visible()
+        for gone in (".top", ".gate-form", ".reject"):
+            assert not reader.page.locator(gone).first.is_visible()
+        time = reader.decision.locator("time[data-ago]").first
+        shown = time.evaluate("node => getComputedStyle(node, '::after').content")
+        assert shown == f'"{time.get_attribute("title")}"'
+        reader.page.set_viewport_size({"width": 720, "height": 1000})
+        assert reader.overflow() == 0

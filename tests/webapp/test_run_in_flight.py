@@ -35,6 +35,7 @@ def test_an_interrupted_run_says_which_step_and_since_when(
     assert "worker-7</bdi> went silent" in page
     assert "&lt;b&gt;charge&lt;/b&gt;</bdi></code> was under way since" in page
     assert "outcome unknown" in page
+    assert "A worker takes the run over; if none does, no worker knows this workflow." in page
 
 
 def test_a_running_step_and_a_waiting_retry_are_named(

@@ -17,7 +17,7 @@ from resume_engine.core.run_summary import RunState
 from resume_engine.core.step_record import FailureClassification
 from resume_engine.storage.run_counts import StateCount
 from resume_engine.storage.run_queries import FailureCause
-from webapp.extensions import audit_queries, gate_queries, run_queries
+from webapp.extensions import gate_queries, run_queries
 from webapp.formats import plural
 from webapp.pages import gate_list, run_url
 from webapp.pages.gate_item import GateItem, item_of
@@ -25,8 +25,7 @@ from webapp.pages.waiting import Waiting, waiting
 from webapp.permissions import can, requires
 from webapp.presentation import OPEN_GATES, STATES
 
-LATEST_EVENTS = 8
-LATEST_FAMILIES = ("gate.", "run.resumed")  # what people decided and what came of it; starts are too many
+LATEST_DECISIONS = 8
 HOURS_OF_A_DAY, DAYS_OF_A_WEEK = 24, 7
 _BAD = frozenset({RunState.FAILED, RunState.BLOCKED, RunState.INTERRUPTED, RunState.CANCELLED})
 
@@ -148,7 +147,7 @@ def _figures() -> dict[str, object]:
         "day": {"hours": hours, "words": _words(hours), "since": day, "figures": _by_state(counts, day)},
         "week": {"since": week, "figures": _by_state(counts, week)},
         "causes": [_cause_line(cause, week) for cause in run_queries().failure_causes(week)],
-        "latest": audit_queries().latest(limit=LATEST_EVENTS, families=LATEST_FAMILIES),
+        "latest": gate_queries().decided_since(week, limit=LATEST_DECISIONS),
     }
 
 

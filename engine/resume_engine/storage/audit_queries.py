@@ -54,14 +54,6 @@ class AuditQueries:
             page.reverse()
         return page, len(found) > limit
 
-    def latest(self, *, limit: int = 12, families: Sequence[str] = ("gate.", "run.")) -> list[AuditEvent]:
-        """Return the latest events of some families, newest first."""
-        kinds = [k for k in _KNOWN_KINDS if k.startswith(tuple(families))]
-        # Nearly every event is of such a kind, so that walking all of them ends soon.
-        query = _walk(EventFilter(), (audit_events.c.event_type.in_(kinds),), limit, descending=True)
-        with self._store.asking() as conn:
-            return [previews.event(row, self._store.codec) for row in conn.execute(query)]
-
     def stream(self, wanted: EventFilter) -> Iterator[AuditEvent]:
         """Yield stored events, oldest first, a few hundred in memory at a time."""
         last: int | None = None
