@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import Visit
 from tests.browser.dashboard import Dashboard, Traffic
@@ -257,6 +258,17 @@ def test_the_header_of_a_run_page_counts_what_was_decided_there(runs: RunFactory
     ana.open(f"/runs/{run.run_id}")
     ana.approve()
     _header_says(ana, "1")
+
+
+def test_a_phone_shows_who_decided_what_at_once(runs: RunFactory, visit: Visit) -> None:
+    runs.blocked(workflow="claims_intake_of_large_accounts", environment="prod")
+    ana = visit("ana", width=390)
+    ana.open("/")
+    ana.approve("key rotated")
+    line = ana.page.locator("#figures li").get_by_text("approved by")  # long before the next look of its own
+    expect(line).to_contain_text("ana@example.org")
+    assert line.evaluate("node => node.scrollWidth <= node.clientWidth && node.clientWidth > 300")
+    assert ana.overflow() == 0
 
 
 def _header_says(dashboard: Dashboard, number: str) -> None:

@@ -132,7 +132,7 @@ def test_latest_decisions_say_who_and_where_the_run_stands_now(runs: RunFactory,
     runs.engine.resume(run.run_id, steps(3))
     runs.cancelled(workflow="billing_run")
     text = ana.get("/overview/figures").text
-    lines = re.findall(r"<li><span class=\"grow truncate\"><a href=.*?</li>", text, re.S)
+    lines = re.findall(r"<li><span class=\"grow\"><a href=.*?</li>", text, re.S)
     words = [" ".join(re.sub(r"<svg.*?</svg>|<[^>]+>", " ", line).split()) for line in lines]
     assert [line.rsplit(" ", 2)[0] for line in words] == [
         "billing_run dev rejected by olga@example.com cancelled",
