@@ -27,6 +27,7 @@ from resume_engine.storage import rows
 from resume_engine.storage.schema import runs as runs_table
 from resume_engine.storage.schema import step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from tests.guards import unguarded
 
 Payload = dict[str, Any]
 
@@ -163,7 +164,7 @@ class RunFactory:
         start = run.created_at
         # Step by step the engine would take a transaction each, which is slow in this number.
         records = [_record(run.run_id, index, start) for index in range(count - 1 if fail_last else count)]
-        with self.store.writing() as conn:
+        with unguarded(self.store) as conn:  # these records stand in no chain
             conn.execute(
                 insert(step_records),
                 [rows.step_values(run.run_id, record, self.store.codec) for record in records],

@@ -22,6 +22,7 @@ from resume_engine.storage import rows
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.schema import runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from tests.guards import unguarded
 
 FOLDER = Path(__file__).resolve().parent / "data" / "golden_traces"
 REPLAYS = 5
@@ -49,7 +50,7 @@ def load(store: SqlCheckpointStore) -> None:
             initial = from_json(case["initial_input"])
             values["initial_input_json"] = store.codec.encode(initial)
             values["initial_input_hash"] = payload_hash(initial)
-        with store.writing() as conn:
+        with unguarded(store) as conn:  # what older releases recorded stands in no chain
             conn.execute(update(runs).where(runs.c.run_id == run.run_id).values(values))
             if run.steps:
                 records = [rows.step_values(run.run_id, record, store.codec) for record in run.steps]

@@ -74,7 +74,8 @@ def test_a_run_and_its_first_event_are_written_together(store: SqlCheckpointStor
 def test_the_database_itself_keeps_a_sequence_unique(store: SqlCheckpointStore) -> None:
     store.commit(change(new_run(store), completed(0)))
     with pytest.raises(IntegrityError), store.writing() as conn:
-        conn.execute(insert(step_records), rows.step_values("run-1", completed(0, name="other"), store.codec))
+        values = rows.step_values("run-1", completed(0, name="other"), store.codec)
+        conn.execute(insert(step_records), values | {"chain_seq": 9, "chain_hash": "x"})
 
 
 def test_other_violations_are_not_renamed(store: SqlCheckpointStore) -> None:

@@ -75,7 +75,9 @@ def test_a_run_is_begun_and_ended_although_every_connection_was_cut(postgres_url
 def test_a_change_that_fails_in_its_middle_leaves_no_transaction_open(postgres_url: str) -> None:
     with open_store(postgres_url) as store:
         with pytest.raises(RunNotFoundError), store.committing(statements=2) as conn:
-            conn.execute(insert(runs), rows.run_values(Run("run-1", "w"), "x", store.codec))
+            conn.execute(
+                insert(runs), rows.run_values(Run("run-1", "w"), "x", store.codec) | {"chain_head": "x"}
+            )
             raise RunNotFoundError("run-1")
         assert store.load_summary("run-1") is None
         with store.committing(statements=1) as conn:

@@ -11,13 +11,14 @@ from sqlalchemy import update
 from resume_engine.core.step_record import StepStatus
 from resume_engine.storage.schema import runs
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from tests.guards import unguarded
 from tests.stores.changes import change, completed, failed, new_run, summary
 
 
 def test_gates_left_in_the_metadata_by_0_2_0_decide_nothing(store: SqlCheckpointStore) -> None:
     store.commit(change(new_run(store), failed(0)))
     left = '{"gates": {"human_approval": {"granted": true, "failure_key": "0:0"}}, "kept": 1}'
-    with store.writing() as conn:
+    with unguarded(store) as conn:
         conn.execute(update(runs).values(metadata_json=left))
     found = store.get_run("run-1")
     assert found is not None and found.metadata == {"kept": 1}

@@ -13,6 +13,7 @@ from resume_engine.storage import rows
 from resume_engine.storage.payload_codec import PLAIN
 from resume_engine.storage.schema import step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from tests.guards import unguarded
 from tests.stores.changes import completed, failed, new_run
 
 MANY = 1_200
@@ -41,7 +42,7 @@ def many(store: SqlCheckpointStore) -> list[StepRecord]:
     """1,200 records, every third a failure, more than two fetches hold."""
     made = [failed(n) if n % 3 == 2 else completed(n) for n in range(MANY)]
     new_run(store)
-    with store.writing() as conn:
+    with unguarded(store) as conn:
         conn.execute(insert(step_records), [rows.step_values("run-1", record, PLAIN) for record in made])
     return made
 
@@ -68,7 +69,7 @@ def test_nothing_is_held_open_between_records(store: SqlCheckpointStore, many: l
 def test_open_failures(store: SqlCheckpointStore, case: str) -> None:
     records, expected = OPEN_FAILURES[case]
     new_run(store)
-    with store.writing() as conn:
+    with unguarded(store) as conn:
         conn.execute(insert(step_records), [rows.step_values("run-1", record, PLAIN) for record in records])
     assert [record.sequence for record in store.list_open_failures("run-1")] == expected
     # The contract's own way to find them, for stores that have no better one.

@@ -3,6 +3,9 @@
 What stands in the audit is neither changed nor removed; a payload may only become a sealed one, as a change
 of keys makes it. Records and decisions go when their run has gone, and a run goes only when it is finished.
 Whoever owns the database can take the triggers away: that is what the chain and its seals are for.
+
+Release 0.2.0 knows nothing of the chain, of versions and of decisions. It opens an upgraded database as if it
+were its own, so the database itself refuses what it writes, and says what to do.
 """
 
 from __future__ import annotations
@@ -90,6 +93,19 @@ _OUT_OF_PLACE = f"""
         SELECT 1 FROM runs r WHERE r.run_id = NEW.stream
         AND (r.chain_seq > NEW.chain_seq OR (r.chain_seq = NEW.chain_seq AND r.chain_head = NEW.chain_hash))))
 """
+OLD_RELEASE = (
+    "this database was upgraded, and release 0.2.0 of resume_engine may not write to it any more: "
+    "update the package (pip install --upgrade resume_engine) or record over HTTP (RemoteCheckpointStore)"
+)
+"""What a process of 0.2.0 is told. It fills no column that it does not know: that is how it is seen."""
+_UNCHAINED = {
+    "runs": "NEW.chain_head IS NULL",
+    "step_records": "(NEW.chain_seq IS NULL OR NEW.chain_hash IS NULL)",
+}
+_UNVERSIONED = """
+    NEW.version = OLD.version AND (NEW.status <> OLD.status OR NEW.updated_at <> OLD.updated_at
+    OR (NEW.metadata_json <> OLD.metadata_json AND NOT {sealed}))
+"""
 _HEAD_JUMPS = "NEW.stream <> OLD.stream OR NEW.chain_seq <> OLD.chain_seq + 1"
 
 
@@ -107,6 +123,22 @@ def create(conn: Connection) -> None:
     """Make every trigger."""
     for statement in statements(conn.dialect.name):
         conn.execute(text(statement))
+
+
+def renew(conn: Connection) -> None:
+    """Bring the triggers of an older schema to what they are now; part of a migration.
+
+    On SQLite all are made anew: some say more than they did. PostgreSQL locks a table for each of its triggers,
+    so there those that stand stay.
+    """
+    if conn.dialect.name == "sqlite":
+        drop(conn)
+        create(conn)
+        return
+    new = missing(conn)
+    for statement in statements(conn.dialect.name):
+        if statement.split()[3] == "FUNCTION" or new & set(statement.split()):
+            conn.execute(text(statement))
 
 
 def drop(conn: Connection) -> None:
@@ -137,10 +169,11 @@ def _sqlite() -> Iterator[str]:
         changed = f"NOT ({' AND '.join(f'({part})' for part in same)})"
         yield _sqlite_trigger(table.name, "UPDATE", changed, f"{table.name} is append-only")
         yield _sqlite_trigger(table.name, "DELETE", table.kept_while or "1", f"{table.name} is append-only")
-        yield _sqlite_key_trigger(table.name, table.keys)
+        yield _sqlite_key_trigger(table.name, table.keys, unchained=_UNCHAINED.get(table.name))
     yield _sqlite_trigger("audit_events", "INSERT", _OUT_OF_PLACE, "audit_events: not the next", "_place")
     yield _sqlite_trigger("runs", "DELETE", _UNFINISHED, "runs: only finished ones are deleted")
-    yield _sqlite_key_trigger("runs", [_Key("run_id")])
+    yield _sqlite_trigger("runs", "UPDATE", _unversioned(), OLD_RELEASE)
+    yield _sqlite_key_trigger("runs", [_Key("run_id")], unchained=_UNCHAINED["runs"])
     yield _sqlite_trigger("audit_streams", "DELETE", "1", "audit_streams is append-only")
     yield _sqlite_trigger("audit_streams", "UPDATE", _HEAD_JUMPS, "audit_streams: not the next")
     yield _sqlite_key_trigger("audit_streams", [_Key("stream")])
@@ -153,19 +186,25 @@ def _sqlite_trigger(table: str, verb: str, when: str, message: str, suffix: str 
     )
 
 
-def _sqlite_key_trigger(table: str, keys: Sequence[_Key]) -> str:
+def _sqlite_key_trigger(table: str, keys: Sequence[_Key], *, unchained: str | None = None) -> str:
     """Return one trigger for all keys: every step pays for each trigger of its table."""
     taken = [key.is_taken.format(table=table) for key in keys]
-    refusals = " ".join(
+    old_release = f"WHEN {unchained} THEN RAISE(ABORT, '{OLD_RELEASE}') " if unchained else ""
+    refusals = old_release + " ".join(
         f"WHEN {condition} THEN RAISE(ABORT, 'UNIQUE constraint failed: "
         + ", ".join(f"{table}.{name}" for name in key.columns.split(", "))
         + "')"
         for condition, key in zip(taken, keys, strict=True)
     )
+    refused = [unchained, *taken] if unchained else taken
     return (
-        f"CREATE TRIGGER {PREFIX}{table}_insert BEFORE INSERT ON {table} WHEN {' OR '.join(taken)} "
+        f"CREATE TRIGGER {PREFIX}{table}_insert BEFORE INSERT ON {table} WHEN {' OR '.join(refused)} "
         f"BEGIN SELECT CASE {refusals} END; END"
     )
+
+
+def _unversioned() -> str:
+    return _UNVERSIONED.format(sealed=_is_sealed("metadata_json"))
 
 
 def _is_sealed(name: str) -> str:
@@ -175,6 +214,7 @@ def _is_sealed(name: str) -> str:
 def _postgres() -> Iterator[str]:
     yield _function("refuse", "true")
     yield _function("run_is_there", _RUN_IS_THERE)
+    yield _old_release_function()
     yield _function("out_of_place", _OUT_OF_PLACE)
     for table in _GUARDED:
         same = [
@@ -188,6 +228,9 @@ def _postgres() -> Iterator[str]:
         yield from _postgres_trigger(table.name, "DELETE", function=function)
     yield from _postgres_trigger("audit_events", "INSERT", function="out_of_place")
     yield from _postgres_trigger("runs", "DELETE", when=_UNFINISHED)
+    for name, condition in _UNCHAINED.items():
+        yield from _postgres_trigger(name, "INSERT", when=condition, function="old_release")
+    yield from _postgres_trigger("runs", "UPDATE", when=_unversioned(), function="old_release")
     yield from _postgres_trigger("audit_streams", "DELETE")
     yield from _postgres_trigger("audit_streams", "UPDATE", when=_HEAD_JUMPS)
     for name in ("runs", "audit_streams", *(table.name for table in _GUARDED)):
@@ -200,6 +243,13 @@ def _function(name: str, refused_when: str) -> str:
         f"CREATE OR REPLACE FUNCTION {PREFIX}{name}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
         f"IF {refused_when} THEN RAISE EXCEPTION '% is append-only: % refused', TG_TABLE_NAME, TG_OP "
         f"USING ERRCODE = 'restrict_violation'; END IF; RETURN {given}; END $$"
+    )
+
+
+def _old_release_function() -> str:
+    return (
+        f"CREATE OR REPLACE FUNCTION {PREFIX}old_release() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        f"RAISE EXCEPTION '{OLD_RELEASE}' USING ERRCODE = 'restrict_violation'; END $$"
     )
 
 

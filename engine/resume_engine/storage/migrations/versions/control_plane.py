@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 from alembic import context, op
 
-from resume_engine.storage import audit_guards, schema
+from resume_engine.storage import schema
 from resume_engine.storage.chain_adoption import adopt
 
 revision = "0003_control_plane"
@@ -48,7 +48,6 @@ def upgrade() -> None:
     _add_indexes(bind, "audit_events", schema.audit_events.indexes)
     _rebuild_decision_key(bind)
     adopt(bind, context.config.attributes["codec"])
-    audit_guards.create(bind)
 
 
 def _add_indexes(bind: sa.Connection, table: str, wanted: Iterable[sa.Index]) -> None:
