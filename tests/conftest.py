@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 pytest_plugins = [
+    "tests.legacy_database",
     "tests.provision.app_fixtures",
     "tests.provision.browser_fixtures",
     "tests.provision.postgres_fixtures",
+    "tests.provision.published_release",
 ]
 
 # Everything the product reads from its environment: a developer's own settings must not reach a test.

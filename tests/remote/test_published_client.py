@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,40 +16,11 @@ from resume_engine.storage.signing import NoKey
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.provision.app_fixtures import CHEAP, SYSTEM
 from tests.provision.browser_fixtures import served
+from tests.provision.published_release import run_outside
 from webapp import Settings, create_app
 from webapp.extensions import services
 
-REQUIREMENT = "resume_engine[remote]==0.2.0"
-ENVIRONMENT = Path(sys.prefix, "published_client_0_2_0")
 FLOW = Path(__file__).with_name("published_client.py")
-
-
-@pytest.fixture(scope="module")
-def old_python() -> Path:
-    """The interpreter of an environment that holds the published client; it is made once."""
-    python = ENVIRONMENT / "bin" / "python"
-    if not _has_client(python):
-        shutil.rmtree(ENVIRONMENT, ignore_errors=True)
-        made = _run(sys.executable, "-m", "venv", str(ENVIRONMENT))
-        made = made if made.returncode else _run(str(python), "-m", "pip", "install", "--quiet", REQUIREMENT)
-        if made.returncode:
-            pytest.fail(
-                f"The published client could not be installed. Give this machine a package index, or run "
-                f"`{python} -m pip install '{REQUIREMENT}'` yourself. {made.stderr[-500:]}",
-                pytrace=False,
-            )
-    return python
-
-
-def _has_client(python: Path) -> bool:
-    check = "from importlib.metadata import version; assert version('resume_engine') == '0.2.0'; import httpx"
-    return python.exists() and _run(str(python), "-c", check).returncode == 0
-
-
-def _run(*command: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    environ = kept | environ
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environ)
 
 
 @pytest.fixture(params=["sqlite under /api", "sqlite at the root", "postgres under /api"])
@@ -74,7 +41,7 @@ def test_the_whole_flow(scene: tuple[SqlCheckpointStore, bool], old_python: Path
     runner = keys.create("old runner", Role.RUNNER, actor=SYSTEM)
     operator = keys.create("old operator", Role.OPERATOR, actor=SYSTEM)
     with served(app) as server:
-        done = _run(
+        done = run_outside(
             str(old_python),
             str(FLOW),
             API_URL=server.url if api_only else f"{server.url}/api",

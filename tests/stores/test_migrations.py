@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy import Engine, inspect, text
 
 from resume_engine.core.checkpoint_store import ResumeEngine
 from resume_engine.core.decisions import DecisionKind
@@ -35,18 +33,15 @@ from resume_engine.storage.schema_version import KNOWN_REVISIONS
 from resume_engine.storage.signing import NoKey
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.storage.verification import verify
-
-DATA = Path(__file__).resolve().parents[1] / "data"
-LEGACY_DATABASE = DATA / "resume_engine_0_2_0.db"
-LEGACY_TRACES: dict[str, str] = json.loads(
-    (DATA / "resume_engine_0_2_0_traces.json").read_text(encoding="utf-8")
+from tests.legacy_database import (
+    LEGACY_DATABASE,
+    LEGACY_TRACES,
+    alembic_config,
+    legacy_rows,
+    run_id,
 )
+
 INPUT = {"order": "A-17", "amount": 12.5, "name": "Zoë <b>"}
-MIGRATIONS = Path(schema.__file__).parent / "migrations"
-
-
-def run_id(number: int) -> str:
-    return f"0200{number:04d}-0000-4000-8000-000000000000"
 
 
 def steps(calls: list[tuple[str, dict[str, Any]]] | None = None) -> list[tuple[str, Any]]:
@@ -59,54 +54,6 @@ def steps(calls: list[tuple[str, dict[str, Any]]] | None = None) -> list[tuple[s
         return step
 
     return [(name, output(name, index)) for index, name in enumerate(("fetch", "charge", "notify"))]
-
-
-def alembic_config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.set_main_option("path_separator", "os")
-    return config
-
-
-def rows_of(url: str, table: str) -> list[dict[str, Any]]:
-    engine = create_engine(url)
-    with engine.connect() as conn:
-        found = [dict(row._mapping) for row in conn.execute(text(f"SELECT * FROM {table} ORDER BY 1"))]
-    engine.dispose()
-    return found
-
-
-def legacy_rows(table: str) -> list[dict[str, Any]]:
-    return rows_of(f"sqlite:///{LEGACY_DATABASE}", table)
-
-
-def load_into_postgres(url: str) -> None:
-    """Make the database look as if 0.2.0 had written it: its two tables, its rows, no version table."""
-    engine = create_engine(url)
-    with engine.begin() as conn:
-        config = alembic_config()
-        config.attributes["connection"] = conn
-        command.upgrade(config, KNOWN_REVISIONS[0])
-        conn.execute(text("DROP TABLE alembic_version"))
-        conn.execute(text("SET TIME ZONE 'UTC'"))
-        for table in ("runs", "step_records"):
-            for row in legacy_rows(table):
-                names = ", ".join(f'"{name}"' for name in row)
-                marks = ", ".join(f":{name}" for name in row)
-                conn.execute(text(f"INSERT INTO {table} ({names}) VALUES ({marks})"), row)
-        conn.execute(text("SELECT setval('step_records_id_seq', (SELECT max(id) FROM step_records))"))
-    engine.dispose()
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-def legacy_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Address of a database of 0.2.0, not upgraded."""
-    if request.param == "sqlite":
-        shutil.copy(LEGACY_DATABASE, tmp_path / "legacy.db")
-        return f"sqlite:///{tmp_path / 'legacy.db'}"
-    url: str = request.getfixturevalue("empty_postgres_url")
-    load_into_postgres(url)
-    return url
 
 
 @pytest.fixture

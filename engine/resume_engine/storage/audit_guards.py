@@ -128,8 +128,8 @@ def create(conn: Connection) -> None:
 def renew(conn: Connection) -> None:
     """Bring the triggers of an older schema to what they are now; part of a migration.
 
-    On SQLite all are made anew: some say more than they did. PostgreSQL locks a table for each of its triggers,
-    so there those that stand stay.
+    On SQLite all are made anew: some say more than they did. PostgreSQL locks a table for each of its
+    triggers, so there those that stand stay.
     """
     if conn.dialect.name == "sqlite":
         drop(conn)
