@@ -20,7 +20,8 @@ from resume_engine.core.audit_chain import links_of
 from resume_engine.core.errors import StaleRunError
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.storage import forwarding, rows, sqlite_backend
+from resume_engine.storage import database, forwarding, rows, schema_version, sqlite_backend
+from resume_engine.storage.migrations import legacy_0_2_0
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 VARIABLE = "CRASH_TEST_BROKEN"
@@ -194,6 +195,31 @@ def _early_mark() -> None:
     forwarding.Forwarding._recorded = marked  # type: ignore[method-assign]
 
 
+def _upgrade_in_pieces() -> None:
+    """Commit in the middle of an upgrade."""
+    carry_over = legacy_0_2_0.carry_over
+
+    def committed(conn: Any) -> None:
+        carry_over(conn)
+        conn.exec_driver_sql("COMMIT")
+        conn.exec_driver_sql("BEGIN")
+
+    legacy_0_2_0.carry_over = committed
+
+
+def _looked_before_its_turn() -> None:
+    """Upgrade what was there before others were waited for."""
+    upgrade = database.upgrade
+
+    def hasty(engine: Any, lock: Any, codec: Any) -> tuple[str, str]:
+        with engine.begin() as conn:
+            found = schema_version.found_schema(conn)
+        schema_version.found_schema = lambda _: found
+        return upgrade(engine, lock, codec)
+
+    database.upgrade = hasty
+
+
 def _shared_connections() -> None:
     """Let the child of a fork use its parent's connections and lease."""
     lease.os = _OneProcess()  # type: ignore[assignment]
@@ -239,6 +265,8 @@ BREAKS: Mapping[str, Callable[[], None]] = {
     "no_takeover_limit": _no_takeover_limit,
     "forgotten_rollback": _forgotten_rollback,
     "shared_connections": _shared_connections,
+    "upgrade_in_pieces": _upgrade_in_pieces,
+    "looked_before_its_turn": _looked_before_its_turn,
     "trusted_mark": _trusted_mark,
     "early_mark": _early_mark,
 }

@@ -30,6 +30,7 @@ from tests.crash.broken import VARIABLE
 from tests.crash.effects import Effects
 from tests.crash.oracle import unfinished_runs
 from tests.crash.recorded_disk import NotedEffects, RecordedDisk
+from tests.crash.upgrade_job import upgrade
 from tests.crash.workload import Client, retried_after, undoable
 
 Job = Mapping[str, Any]
@@ -270,4 +271,5 @@ JOBS: Mapping[str, Callable[[Job], None]] = {
     "record": record,
     "hold_write_lock": hold_write_lock,
     "fork_in_a_step": fork_in_a_step,
+    "upgrade": upgrade,
 }

@@ -42,7 +42,8 @@ def _warm_up() -> None:
     with open_store("sqlite:///:memory:") as store:
         engine = ResumeEngine(store)
         engine.execute_workflow(engine.start_run("w").run_id, [("a", lambda _input, _key: {})])
-    import httpx  # noqa: F401 (imported when it is needed otherwise)
+    import alembic.command  # noqa: F401 (imported when it is needed otherwise)
+    import httpx  # noqa: F401
     import psycopg2  # noqa: F401
 
 
