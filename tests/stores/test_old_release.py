@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 from resume_engine.core.chain_report import Verdict
 from resume_engine.core.checkpoint_store import ResumeEngine
 from resume_engine.core.failure_classifier import PermanentStepError, TransientStepError
 from resume_engine.core.run import RunStatus
-from resume_engine.storage import audit_guards
+from resume_engine.storage import audit_guards, schema_version, table_locks
 from resume_engine.storage.chain_verification import ChainVerifier
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.schema import metadata
@@ -301,3 +302,62 @@ def test_executors_of_the_schema_before_go_on_while_it_is_upgraded(legacy_url: s
         assert problems == []
         assert verify(store) == []
         assert ChainVerifier(store, key=NoKey()).verify_all().findings == []
+
+
+def meet(url: str) -> list[str]:
+    """Upgrade beside an executor that holds the records and then wants the runs; return how it went wrong."""
+    wrong: list[str] = []
+
+    def upgrade() -> None:
+        try:
+            upgraded(url)
+        except DBAPIError as problem:
+            wrong.append(str(problem.orig))
+
+    with open_store(url) as store:
+        with store.writing() as conn:
+            make_the_schema_before(conn)
+        upgrading = threading.Thread(target=upgrade)
+        try:
+            with store.writing() as conn, store.reading() as looking:
+                conn.execute(text("LOCK TABLE step_records IN ROW EXCLUSIVE MODE"))
+                upgrading.start()
+                waits = (
+                    "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'step_records'::regclass"
+                )
+                while not looking.execute(text(waits)).scalar_one():
+                    time.sleep(0.002)
+                conn.execute(text("LOCK TABLE runs IN ROW EXCLUSIVE MODE"))
+        except DBAPIError as problem:
+            wrong.append(str(problem.orig))
+        upgrading.join()
+    return wrong
+
+
+def test_an_upgrade_gives_way_to_an_executor(postgres_url: str) -> None:
+    assert meet(postgres_url) == []
+    with open_store(postgres_url) as store:
+        assert verify(store) == []
+
+
+def test_an_upgrade_that_does_not_give_way_is_noticed(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The protection taken out: one of the two is ended by PostgreSQL."""
+    monkeypatch.setattr(schema_version, "take_tables", lambda _: None)
+    assert ["deadlock detected" in problem for problem in meet(postgres_url)] == [True]
+
+
+def test_an_upgrade_gives_up_while_somebody_holds_the_tables(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table_locks, "GIVE_UP_AFTER_SECONDS", 0.3)
+    with open_store(postgres_url) as store:
+        with store.writing() as conn:
+            make_the_schema_before(conn)
+        with store.writing() as conn:
+            conn.execute(text("LOCK TABLE runs IN ROW EXCLUSIVE MODE"))
+            with pytest.raises(OperationalError, match="lock timeout"):
+                upgraded(postgres_url)
+        upgraded(postgres_url)
+        assert verify(store) == []

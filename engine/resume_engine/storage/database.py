@@ -36,8 +36,12 @@ class Database:
         self._writing_engine = engine.execution_options(writes=True)
         self._asking_engine = engine.execution_options(asks=True)
         if check_schema:
-            ensure_schema(engine, self._migration_lock, self.codec)
-            self._locked = self._missing_key()
+            try:
+                ensure_schema(engine, self._migration_lock, self.codec)
+                self._locked = self._missing_key()
+            except BaseException:
+                self.close()  # nobody gets this store, so nobody else could
+                raise
 
     # Differences between databases
 

@@ -11,6 +11,7 @@ from sqlalchemy.exc import DatabaseError
 from resume_engine.core.errors import SchemaOutdatedError, SchemaTooNewError
 from resume_engine.storage.payload_codec import PLAIN, PayloadCodec
 from resume_engine.storage.schema import HEAD_REVISION
+from resume_engine.storage.table_locks import take_tables
 
 KNOWN_REVISIONS = ("0001_baseline_0_2_0", "0002_gates_and_audit", "0003_control_plane", HEAD_REVISION)
 _EMPTY = "empty"
@@ -36,11 +37,15 @@ def ensure_schema(engine: Engine, lock: MigrationLock, codec: PayloadCodec = PLA
 
 def raise_unless_head(found: str) -> None:
     """Raise the error that says what is wrong with schema `found`."""
-    if found == HEAD_REVISION:
-        return
-    if found in (*KNOWN_REVISIONS, _EMPTY, _BASELINE_UNVERSIONED):
+    raise_if_too_new(found)
+    if found != HEAD_REVISION:
         raise SchemaOutdatedError(found, HEAD_REVISION)
-    raise SchemaTooNewError(found, HEAD_REVISION)
+
+
+def raise_if_too_new(found: str) -> None:
+    """Raise `SchemaTooNewError` for a schema that this release does not know."""
+    if found not in (*KNOWN_REVISIONS, _EMPTY, _BASELINE_UNVERSIONED):
+        raise SchemaTooNewError(found, HEAD_REVISION)
 
 
 def found_schema(conn: Connection) -> str:
@@ -72,8 +77,9 @@ def upgrade(engine: Engine, lock: MigrationLock, codec: PayloadCodec = PLAIN) ->
         before = found_schema(conn)
         if before == HEAD_REVISION:
             return before, before
-        if before not in (*KNOWN_REVISIONS, _EMPTY, _BASELINE_UNVERSIONED):
-            raise SchemaTooNewError(before, HEAD_REVISION)
+        raise_if_too_new(before)
+        if before != _EMPTY:
+            take_tables(conn)
         config.attributes["connection"] = conn
         config.attributes["codec"] = codec
         if before == _BASELINE_UNVERSIONED:

@@ -13,7 +13,7 @@ from resume_engine.storage.encryption import EncryptedCodec
 from resume_engine.storage.key_rotation import count_unsealed
 from resume_engine.storage.run_filter import BLOCKED_BY_TEXTS
 from resume_engine.storage.schema import HEAD_REVISION, metadata, runs, step_records
-from resume_engine.storage.schema_version import found_schema
+from resume_engine.storage.schema_version import found_schema, raise_if_too_new
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
 _SHOWN_RUNS = 5
@@ -21,10 +21,14 @@ _POSTGRES_ONLY = {"ix_runs_run_id_pattern"}
 
 
 def verify(store: SqlCheckpointStore) -> list[str]:
-    """Return what is wrong with a database, one sentence each; nothing when all is well."""
+    """Return what is wrong with a database, one sentence each; nothing when all is well.
+
+    Raises `SchemaTooNewError` for what a newer release has made: only that one can tell.
+    """
     with store.reading() as conn:
         found = found_schema(conn)
         if found != HEAD_REVISION:
+            raise_if_too_new(found)
             return [f"the schema is at {found}, this release needs {HEAD_REVISION}"]
         findings = list(_missing_parts(conn))
         if not findings:
