@@ -93,8 +93,8 @@ def traffic(store: SqlCheckpointStore) -> Iterator[Traffic]:
 
 def _sqlite_hook(seen: Traffic) -> tuple[str, Any]:
     def is_echo(sql: str) -> bool:
-        """Return whether a trigger repeats the insert that fired it: the driver reports both."""
-        return sql.startswith("INSERT") and seen.statements[-1:] == [sql]
+        """Return whether a trigger repeats the write that fired it: the driver reports both."""
+        return sql.startswith(("INSERT", "UPDATE")) and seen.statements[-1:] == [sql]
 
     def trace(sql: str) -> None:
         if sql.startswith("COMMIT"):

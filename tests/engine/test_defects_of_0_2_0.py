@@ -76,11 +76,11 @@ class Statements:
     def taken(self) -> list[str]:
         """Return the statements since the last call, without the bounds of transactions.
 
-        A trigger makes the driver report the insert that fired it once more.
+        A trigger makes the driver report the write that fired it once more.
         """
         seen: list[str] = []
         for text in self.seen:
-            is_echo = text.startswith("INSERT") and seen[-1:] == [text]
+            is_echo = text.startswith(("INSERT", "UPDATE")) and seen[-1:] == [text]
             if not is_echo and not text.startswith(("BEGIN", "COMMIT", "ROLLBACK")):
                 seen.append(text)
         self.seen.clear()
