@@ -99,7 +99,8 @@ def test_a_header_is_what_the_golden_hash_is_made_of() -> None:
 
 # What is covered
 
-_NOT_HASHED_THEMSELVES = {"input_text", "output_text", "input_data"}
+# The last is no part of a record: it goes with the intent of its attempt.
+_NOT_HASHED_THEMSELVES = {"input_text", "output_text", "input_data", "asks_if_interrupted"}
 
 
 @pytest.mark.parametrize(

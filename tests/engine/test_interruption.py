@@ -12,6 +12,7 @@ from resume_engine.core.clock import ManualClock, replaced_by
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import InvalidValueError, ResumeBlockedError
 from resume_engine.core.failure_classifier import TransientStepError
+from resume_engine.core.idempotency import generate_idempotency_key, hash_input
 from resume_engine.core.interruption import (
     MAX_TAKEOVERS,
     assert_may_continue,
@@ -23,10 +24,12 @@ from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, RunStatus
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import Failure, RunSummary, StepInFlight
+from resume_engine.core.runner_change import recording
+from resume_engine.core.runner_request import Recording
 from resume_engine.core.step import Step
-from resume_engine.core.step_record import FailureClassification
+from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
 from resume_engine.storage.sql_store import SqlCheckpointStore
-from tests.factories import failing, passing
+from tests.factories import OLGA, failing, passing
 from tests.stores.changes import new_run, summary
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -177,6 +180,66 @@ def test_a_decision_about_one_interruption_does_not_open_the_next_gate(store: Sq
         engine.resume(run_id, [("charge", failing(TransientStepError("x")))])
     # The failure that is recorded at the same place has a key of its own as well.
     assert [b.failure_key for b in engine.get_resume_blockers(run_id)] == ["0:0"]
+
+
+def asks(fn: Any) -> list[Step]:
+    return [Step("charge", fn, on_interrupted="gate"), Step("ship", passing({}))]
+
+
+def outside_record(run_id: str, environment: str) -> StepRecord:
+    """Return the next record of a run, made by a client that knows nothing of leases."""
+    key = generate_idempotency_key(run_id, "ship", 1, hash_input({"in": environment}))
+    return StepRecord(
+        step_name="ship",
+        step_index=1,
+        input_data={"in": environment},
+        input_hash=hash_input({"in": environment}),
+        output_data={},
+        status=StepStatus.COMPLETED,
+        idempotency_key=key,
+    )
+
+
+@pytest.mark.parametrize("environment", ["dev", "prod"])
+@pytest.mark.parametrize("way", ["by hand", "appended", "recorded"])
+def test_what_an_interrupted_step_asks_for_holds_for_whoever_goes_on(
+    store: SqlCheckpointStore, environment: str, way: str
+) -> None:
+    engine = ResumeEngine(store)
+    run_id = engine.start_run("billing", environment=environment).run_id
+    with pytest.raises(KeyboardInterrupt):
+        engine.resume(run_id, asks(stop))
+    record = outside_record(run_id, environment)
+    with pytest.raises(ResumeBlockedError):
+        if way == "by hand":
+            engine.execute_step(run_id, "ship", 1, {}, passing({}))
+        elif way == "appended":
+            store.append_step(run_id, record)
+        else:
+            run = summary(store, run_id)
+            given = Recording(change_id="a" * 16, version=run.version, record=record)
+            recording(store, run, given, ENGINE_ACTOR)
+    gates = (APPROVAL, ACK) if environment == "prod" else (APPROVAL,)
+    assert summary(store, run_id).blocked_by == gates and list(store.iter_steps(run_id)) == []
+    for gate in gates:
+        engine.decide(run_id, gate.value, OLGA)
+    assert engine.resume(run_id, asks(passing({}))).status is RunStatus.COMPLETED
+
+
+@pytest.mark.parametrize("environment", ["dev", "prod"])
+def test_a_record_from_elsewhere_is_acknowledged_in_prod_after_an_interruption(
+    store: SqlCheckpointStore, environment: str
+) -> None:
+    engine = ResumeEngine(store)
+    run_id = engine.start_run("billing", environment=environment).run_id
+    with pytest.raises(KeyboardInterrupt):
+        engine.resume(run_id, [("charge", stop), ("ship", passing({}))])
+    if environment == "prod":
+        with pytest.raises(ResumeBlockedError):
+            store.append_step(run_id, outside_record(run_id, environment))
+        engine.ack_prod_resume(run_id, "olga")
+    store.append_step(run_id, outside_record(run_id, environment))
+    assert len(list(store.iter_steps(run_id))) == 1
 
 
 def test_a_completed_step_forgets_earlier_takeovers(store: SqlCheckpointStore) -> None:

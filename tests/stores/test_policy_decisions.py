@@ -381,6 +381,24 @@ def test_every_way_on_closes_the_gate_when_the_decision_is_over(
     assert ResumeEngine(store).resume("run-1", [("step_0", done)]).status is RunStatus.COMPLETED
 
 
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_a_run_that_a_client_sets_to_pending_has_not_used_its_decision(
+    store: SqlCheckpointStore, time: Clock, by_itself: bool
+) -> None:
+    blocked(store)
+    decide(store, wanted(), HOUR)
+    run = store.get_run("run-1")
+    assert run is not None
+    store.update_run(replace(run, status=RunStatus.PENDING))
+    time.move(minutes=61)
+    if by_itself:
+        close_ended(store)
+        assert summary(store).blocked_by == (GateAction.HUMAN_APPROVAL,)
+    with pytest.raises(ResumeBlockedError):
+        ResumeEngine(store).resume("run-1", [("step_0", done)])
+    assert kinds_of_events(store).count("gate.expired") == 1
+
+
 def test_the_worker_closes_it_too(store: SqlCheckpointStore, time: Clock) -> None:
     blocked(store)
     decide(store, wanted(), HOUR)

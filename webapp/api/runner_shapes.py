@@ -72,6 +72,7 @@ class Intent(Strict):
     idempotency_key: Sha256
     attempt: Count
     since: Moment
+    asked: bool = False
 
 
 class Hold(Strict):

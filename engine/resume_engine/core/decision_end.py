@@ -14,12 +14,15 @@ from resume_engine.core.run_summary import RunSummary
 Openings = dict[GateAction, list[Decision]]
 """The decisions that opened each gate of one failure event."""
 
+UNUSED_STATUSES = (RunStatus.PAUSED, RunStatus.FAILED, RunStatus.PENDING)
+"""Where a run has not used its decisions: not one that went on, but one that a client has set to pending."""
+
 
 def is_over(run: RunSummary, at: datetime) -> bool:
     """Return whether a decision that a cleared run relies on has ended at the moment `at`."""
     if run.cleared_until is None or run.cleared_until > at or run.failure is None:
         return False
-    return run.status in (RunStatus.PAUSED, RunStatus.FAILED)  # a run that went on has used them
+    return run.status in UNUSED_STATUSES
 
 
 def openings(decisions: Sequence[Decision]) -> Openings:

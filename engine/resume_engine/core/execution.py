@@ -93,6 +93,7 @@ class RunExecution:
             attempt=_earlier_attempts(self.run, step.name, index) + 1,
             worker=self._lease.owner,
             input_text=text,
+            asks_if_interrupted=step.on_interrupted == "gate",
         )
 
     def prepare_following(
@@ -113,6 +114,7 @@ class RunExecution:
             attempt=_earlier_attempts(self.run, step.name, index) + 1,
             worker=self._lease.owner,
             follows_from=follows_from,
+            asks_if_interrupted=step.on_interrupted == "gate",
         )
 
     def call(
@@ -307,6 +309,7 @@ def intent_of(attempt: StepRecord, since: datetime | None = None) -> StepInFligh
         idempotency_key=attempt.idempotency_key,
         attempt=attempt.attempt,
         since=since or utc_now(),
+        asked=attempt.asks_if_interrupted,
     )
 
 

@@ -38,15 +38,16 @@ def step_in_doubt(run: RunSummary) -> StepInFlight | None:
 def assert_may_continue(store: CheckpointStore, run: RunSummary, step: Step | None, actor: Actor) -> None:
     """Close the gates an interruption needs, if any, and raise `ResumeBlockedError` then.
 
-    In prod every resume is acknowledged, that of an interrupted run too. A step that says so, and one
-    that took down `MAX_TAKEOVERS` executors in a row, needs an approval. Else the step simply runs again,
-    with the same key and input.
+    In prod every resume is acknowledged, that of an interrupted run too. A step that says so, `step` or the
+    one that was interrupted, and one that took down `MAX_TAKEOVERS` executors in a row, needs an approval.
+    Else the step simply runs again, with the same key and input.
     """
     if not run.is_interrupted:
         return
     in_flight = interrupted_step(run)
     lost = run.takeovers + 1 >= MAX_TAKEOVERS and in_flight is not None
-    asked = step is not None and in_flight is not None and step.on_interrupted == "gate"
+    asks = step is not None and step.on_interrupted == "gate"
+    asked = in_flight is not None and (asks or in_flight.asked)
     classification = FailureClassification.PERMANENT if lost or asked else FailureClassification.TRANSIENT
     actions = required_actions(classification, run.environment)
     if not actions:

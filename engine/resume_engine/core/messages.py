@@ -68,7 +68,8 @@ def read_failure(message: Message) -> Failure:
 
 def intent_message(step: StepInFlight) -> Message:
     """Return a step that is about to be called."""
-    return {name: _plain(value) for name, value in step._asdict().items()}
+    message = {name: _plain(value) for name, value in step._asdict().items()}
+    return message if step.asked else {name: message[name] for name in message if name != "asked"}
 
 
 def read_intent(message: Message) -> StepInFlight:

@@ -59,6 +59,7 @@ class StepInFlight(NamedTuple):
     idempotency_key: str
     attempt: int
     since: datetime
+    asked: bool = False  # if it is interrupted, a person must look, whoever goes on and by whatever way
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -90,6 +90,8 @@ def recording(store: CheckpointStore, run: RunSummary, given: Recording, actor: 
         run = closed_in_time(store, run, actor)
         assert_version(run, given)
         assert_idle(run)
+        if not run.blocked_by:
+            assert_may_continue(store, run, None, actor)
     elif not holds(run, given.held):
         raise LeaseLostError(run.run_id, given.held.owner, run.lease_owner)
     check_recorded(run, record)

@@ -84,6 +84,8 @@ class StepRecord:
     # Sequence of the completed record whose input, merged with the outputs from there on, is this one's: then
     # a store that keeps that one need not keep this one too.
     follows_from: int | None = field(default=None, repr=False, compare=False)
+    # Whether its step asks for a person when it is interrupted; kept with the intent, not with the record.
+    asks_if_interrupted: bool = field(default=False, repr=False, compare=False)
 
     @property
     def kind(self) -> StepKind:

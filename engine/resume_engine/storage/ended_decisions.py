@@ -11,8 +11,8 @@ from sqlalchemy import select, tuple_
 
 from resume_engine.core import clock
 from resume_engine.core.actor import ENGINE_ACTOR
+from resume_engine.core.decision_end import UNUSED_STATUSES
 from resume_engine.core.gate_closing import closed_in_time
-from resume_engine.core.run import RunStatus
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage import rows
 from resume_engine.storage.run_list import by_index
@@ -42,7 +42,7 @@ def _ended(store: SqlCheckpointStore, at: datetime, last: tuple[datetime, str] |
     query = (
         select(*rows.SUMMARY_COLUMNS)
         .where(runs.c.cleared_until.is_not(None), runs.c.cleared_until <= at)
-        .where(runs.c.status.in_([RunStatus.PAUSED.value, RunStatus.FAILED.value]))
+        .where(runs.c.status.in_([status.value for status in UNUSED_STATUSES]))
         .order_by(runs.c.cleared_until, runs.c.run_id)
         .limit(_RUNS_PER_FETCH)
     )

@@ -82,8 +82,9 @@ def _in_flight_from_text(text: str | None) -> tuple[StepInFlight, ...]:
             idempotency_key=key,
             attempt=attempt,
             since=datetime.fromisoformat(since),
+            asked=bool(asked),
         )
-        for index, name, key, attempt, since in json.loads(text)
+        for index, name, key, attempt, since, *asked in json.loads(text)
     )
 
 
@@ -94,7 +95,7 @@ def in_flight_text(steps: tuple[StepInFlight, ...]) -> str | None:
     quoted = encode_basestring_ascii
     written = [
         f"[{s.step_index}, {quoted(s.step_name)}, {quoted(s.idempotency_key)}, {s.attempt}, "
-        f'"{utc_text(s.since)}"]'
+        f'"{utc_text(s.since)}"{", true" if s.asked else ""}]'
         for s in steps
     ]
     return f"[{', '.join(written)}]"

@@ -22,6 +22,7 @@ from resume_engine.core.errors import (
 )
 from resume_engine.core.execution import assert_open
 from resume_engine.core.gate_closing import closed_in_time
+from resume_engine.core.interruption import assert_may_continue
 from resume_engine.core.lease import assert_idle
 from resume_engine.core.open_failures import after_record
 from resume_engine.core.outside_writes import (
@@ -127,6 +128,7 @@ class SqlCheckpointStore(RunReader, CheckpointStore):
         assert_open(run, step.step_name)
         assert_none_under_way(self, run)
         assert_idle(run)
+        assert_may_continue(self, run, None, ENGINE_ACTOR)  # of a run that an executor left in the middle
         if step.sequence != run.next_sequence:
             raise StaleRunError(run_id, f"sequence {run.next_sequence}", f"sequence {step.sequence}")
         self.commit(RunChange(before=run, after=after_record(self, run, step), record=step))
