@@ -15,12 +15,27 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 
-from resume_engine.core import execution, interruption, lease, roll_back, workflow
+from resume_engine.core import (
+    decision_end,
+    decision_request,
+    decisions,
+    execution,
+    executor,
+    gate_closing,
+    gate_standing,
+    interruption,
+    judgement,
+    lease,
+    roll_back,
+    run_summary,
+    runner_change,
+    workflow,
+)
 from resume_engine.core.audit_chain import links_of
 from resume_engine.core.errors import StaleRunError
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.storage import database, forwarding, rows, schema_version, sqlite_backend
+from resume_engine.storage import database, forwarding, rows, schema_version, sql_store, sqlite_backend
 from resume_engine.storage.migrations import legacy_0_2_0
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
@@ -220,6 +235,65 @@ def _looked_before_its_turn() -> None:
     database.upgrade = hasty
 
 
+def _no_gate_check() -> None:
+    """Let everybody go on, whatever is closed."""
+    for module in (executor, runner_change, sql_store):
+        module.assert_open = lambda *_: None  # type: ignore[attr-defined]
+
+
+def _outside_records_pass() -> None:
+    """Take every record that is made elsewhere."""
+    sql_store.assert_open = lambda *_: None  # type: ignore[attr-defined]
+    sql_store.assert_may_continue = lambda *_: None  # type: ignore[attr-defined]
+
+
+def _interruptions_pass() -> None:
+    """Ask nobody after an interruption."""
+    for module in (executor, runner_change, sql_store):
+        module.assert_may_continue = lambda *_: None  # type: ignore[attr-defined]
+
+
+def _forgotten_question() -> None:
+    """Forget with an intent that its step wants a person to look when it is interrupted."""
+    text = rows.in_flight_text
+    rows.in_flight_text = lambda steps: text(tuple(step._replace(asked=False) for step in steps))
+
+
+def _one_decision_for_all() -> None:
+    """Let a decision open the later failures of its step, too."""
+    after_failure = run_summary._after_failure
+
+    def opened(run: RunSummary, moved: RunSummary, record: Any) -> RunSummary:
+        after = after_failure(run, moved, record)
+        decided = run.failure is not None and run.failure.step_index == record.step_index
+        return after.evolve(blocked_by=(), blocked_since=None) if decided and not run.blocked_by else after
+
+    run_summary._after_failure = opened
+
+
+def _old_decisions_count() -> None:
+    """Take a decision about an older failure for one about the current one."""
+    judged = decisions._judged
+    decisions._judged = lambda store, request, *rest: judged(store, replace(request, failure_key=None), *rest)
+
+
+def _no_end_of_decisions() -> None:
+    """Let a decision count for ever."""
+    for module in (decision_end, gate_closing):
+        module.is_over = lambda *_: False  # type: ignore[attr-defined]
+
+
+def _everybody_decides() -> None:
+    """Object to nobody's decision."""
+    decision_request.role_allows = lambda *_: True  # type: ignore[attr-defined]
+    judgement.objection = lambda *_: None  # type: ignore[attr-defined]
+
+
+def _one_person_is_several() -> None:
+    """Count decisions, not people."""
+    gate_standing.person_behind = lambda decision, _: str(decision.ordinal)
+
+
 def _shared_connections() -> None:
     """Let the child of a fork use its parent's connections and lease."""
     lease.os = _OneProcess()  # type: ignore[assignment]
@@ -247,6 +321,15 @@ _REPLACED: tuple[tuple[Any, str], ...] = (
     (interruption, "MAX_TAKEOVERS"),
     (sqlite_backend, "BUSY_TIMEOUT_SECONDS"),
     (sqlite_backend, "_create_engine"),
+    *((module, "assert_open") for module in (executor, runner_change, sql_store)),
+    *((module, "assert_may_continue") for module in (executor, runner_change, sql_store)),
+    (run_summary, "_after_failure"),
+    (decisions, "_judged"),
+    (decision_end, "is_over"),
+    (gate_closing, "is_over"),
+    (decision_request, "role_allows"),
+    (judgement, "objection"),
+    (gate_standing, "person_behind"),
 )
 """Everything that the functions above replace."""
 
@@ -269,4 +352,13 @@ BREAKS: Mapping[str, Callable[[], None]] = {
     "looked_before_its_turn": _looked_before_its_turn,
     "trusted_mark": _trusted_mark,
     "early_mark": _early_mark,
+    "no_gate_check": _no_gate_check,
+    "outside_records_pass": _outside_records_pass,
+    "interruptions_pass": _interruptions_pass,
+    "forgotten_question": _forgotten_question,
+    "one_decision_for_all": _one_decision_for_all,
+    "old_decisions_count": _old_decisions_count,
+    "no_end_of_decisions": _no_end_of_decisions,
+    "everybody_decides": _everybody_decides,
+    "one_person_is_several": _one_person_is_several,
 }

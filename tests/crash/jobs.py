@@ -31,7 +31,7 @@ from tests.crash.effects import Effects
 from tests.crash.oracle import unfinished_runs
 from tests.crash.recorded_disk import NotedEffects, RecordedDisk
 from tests.crash.upgrade_job import upgrade
-from tests.crash.workload import Client, retried_after, undoable
+from tests.crash.workload import Client, declined, retried_after, undoable
 
 Job = Mapping[str, Any]
 
@@ -159,6 +159,38 @@ def race(job: Job) -> None:
             effects.note("outcome", run_id, nonce=outcome)
 
 
+def decide_and_resume(job: Job) -> None:
+    """Approve the failure of a run, then resume it, as one who is killed somewhere on the way."""
+    effects = Effects(job["effects"])
+    with open_store(job["url"]) as store:
+        engine = ResumeEngine(store)
+        if job.get("up"):
+            Path(job["up"]).touch()
+        if job["kind"] == "compensation":
+            engine.record_compensation(job["run"])
+        else:
+            engine.grant_human_approval(job["run"], "olga@example.com")
+        effects.note("decided", job["run"])
+        with suppress(PermanentStepError, ResumeBlockedError):
+            engine.resume(job["run"], declined(effects, job["run"], job["kind"]))
+
+
+def race_decided(job: Job) -> None:
+    """Resume one run at the same moment as the other process does."""
+    effects = Effects(job["effects"])
+    steps = declined(effects, job["run"], job["kind"])
+    with open_store(job["url"]) as store:
+        engine = ResumeEngine(store)
+        effects.note("ready", job["run"])
+        with Path(job["start"]).open() as start:
+            fcntl.flock(start, fcntl.LOCK_SH)
+        try:
+            outcome = engine.resume(job["run"], steps).status.value
+        except Exception as error:
+            outcome = type(error).__name__
+        effects.note("outcome", job["run"], nonce=outcome)
+
+
 def fork_in_a_step(job: Job) -> None:
     """Fork in the middle of a step, and let the child go on as if it were the parent."""
     effects = Effects(job["effects"])
@@ -272,4 +304,6 @@ JOBS: Mapping[str, Callable[[Job], None]] = {
     "hold_write_lock": hold_write_lock,
     "fork_in_a_step": fork_in_a_step,
     "upgrade": upgrade,
+    "decide_and_resume": decide_and_resume,
+    "race_decided": race_decided,
 }

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from resume_engine.core.engine import ResumeEngine
-from resume_engine.core.failure_classifier import PermanentStepError
+from resume_engine.core.failure_classifier import PartialStepError, PermanentStepError
 from resume_engine.core.retry import Backoff, RetryPolicy
 from resume_engine.core.run import Run
 from resume_engine.core.step import Step
@@ -35,6 +35,26 @@ def undoable(effects: Effects, run_id: str) -> list[Step]:
 
     steps = [Step(f"step_{i}", lambda _state, _key: {}, compensate=undo(i)) for i in range(5)]
     return [*steps, Step("decline", decline)]
+
+
+def declined(effects: Effects, run_id: str, kind: str) -> list[Step]:
+    """Return four steps: the second fails at its first call as `kind` says, the fourth always for good."""
+
+    def step(name: str) -> Step:
+        def act(_state: dict[str, Any], key: str) -> dict[str, Any]:
+            if name == "close":
+                raise PermanentStepError("closed")
+            if name == "charge" and not effects.count("declined", run_id):
+                effects.note("declined", run_id)
+                raise PartialStepError("half") if kind == "compensation" else PermanentStepError("declined")
+            time.sleep(random.random() * 0.01)
+            nonce = effects.act(run_id, name, key)
+            time.sleep(random.random() * 0.01)
+            return {name: nonce}
+
+        return Step(name, act)
+
+    return [step(name) for name in ("reserve", "charge", "ship", "close")]
 
 
 class Client:
