@@ -108,7 +108,6 @@ def cases(data: Dataset) -> dict[str, Call]:
         )
     )
     found["audit unknown actor"] = lambda: audit.list_events(EventFilter(actor="nobody", kind="gate."))
-    found["audit latest"] = audit.latest
     return found
 
 

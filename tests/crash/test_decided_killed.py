@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import random
+import re
 import time
 from collections import Counter
 from contextlib import suppress
@@ -38,6 +39,10 @@ class Figures:
 
     found: Counter[str] = field(default_factory=Counter)
     damage: list[str] = field(default_factory=list)
+
+    def tells(self, pattern: str) -> bool:
+        """Return whether a sentence about the damage says this."""
+        return any(re.search(pattern, sentence) for sentence in self.damage)
 
 
 def summary(scene: Scene, run_id: str) -> RunSummary:
@@ -127,8 +132,9 @@ def one_round(
         with suppress(ResumeBlockedError):
             assert_may_continue(scene.store, left, None, ENGINE_ACTOR)
         engine.ack_prod_resume(run_id, OLGA)
-    behind = summary(scene, run_id).failure
-    is_over = behind is not None and behind.step_name == "close"
+    behind = left.failure
+    # Where it was cut off in that step, its failure is yet to come.
+    is_over = behind is not None and behind.step_name == "close" and not left.is_interrupted
 
     resumed, token = count(scene, run_id, "run.resumed"), summary(scene, run_id).lease_token
     outcomes = race(scene, run_id, kind, env)
@@ -167,11 +173,14 @@ def _judge(scene: Scene, run_id: str, kind: str, key: str, doubts: Doubts, figur
         figures.damage.append(f"{run_id}: completed are {dict(completed)}")
 
 
-def rounds(scene: Scene, number: int, name: str, env: dict[str, str] | None = None) -> Figures:
+def rounds(
+    scene: Scene, number: int, name: str, env: dict[str, str] | None = None, *, until: str | None = None
+) -> Figures:
+    """Let so many runs be decided and killed; damage that `until` describes ends it."""
     chance, figures = schedule(name), Figures()
     for each in range(number):
         one_round(scene, chance, each, figures, env or {})
-        if figures.damage and env:
+        if until is not None and figures.tells(until):
             break
     return figures
 
@@ -193,8 +202,8 @@ WHERE = ("before the decision", "between decision and resume", "in the resume", 
 @pytest.mark.parametrize("scene", ["sqlite"], indirect=True)
 @pytest.mark.parametrize(
     ("broken", "found"),
-    [("no_lease+no_version_check", "resumed|acted"), ("one_decision_for_all", "older decision")],
+    [("no_lease+no_version_check", "resumed [2-9] times|acted"), ("one_decision_for_all", "older decision")],
 )
 def test_the_oracle_sees_a_run_that_is_resumed_twice(scene: Scene, broken: str, found: str) -> None:
-    figures = rounds(scene, 40, broken, {VARIABLE: broken})
-    assert figures.damage, figures.found
+    figures = rounds(scene, 40, broken, {VARIABLE: broken}, until=found)
+    assert figures.tells(found), (figures.found, figures.damage)

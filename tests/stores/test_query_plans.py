@@ -199,12 +199,6 @@ def test_a_family_of_events_is_one_walk_for_each_kind(filled: SqlCheckpointStore
     assert statement.plan.count("ix_audit_events_type") == 6
 
 
-def test_the_latest_events_walk_an_index(filled: SqlCheckpointStore) -> None:
-    [statement] = sent_by(filled, AuditQueries(filled).latest)
-
-    assert statement.problems() == [], statement.plan
-
-
 def test_an_export_of_events_goes_on_where_it_stopped(filled: SqlCheckpointStore) -> None:
     sent = sent_by(filled, lambda: list(AuditQueries(filled).stream(EventFilter(since=MIDDLE))))
 
