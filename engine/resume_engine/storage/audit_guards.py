@@ -230,7 +230,10 @@ def _postgres() -> Iterator[str]:
     yield from _postgres_trigger("runs", "DELETE", when=_UNFINISHED)
     for name, condition in _UNCHAINED.items():
         yield from _postgres_trigger(name, "INSERT", when=condition, function="old_release")
-    yield from _postgres_trigger("runs", "UPDATE", when=_unversioned(), function="old_release")
+    # Before the row, PostgreSQL would lock each row that a step updates, and log that.
+    yield from _postgres_trigger(
+        "runs", "UPDATE", when=_unversioned(), function="old_release", moment="AFTER"
+    )
     yield from _postgres_trigger("audit_streams", "DELETE")
     yield from _postgres_trigger("audit_streams", "UPDATE", when=_HEAD_JUMPS)
     for name in ("runs", "audit_streams", *(table.name for table in _GUARDED)):
@@ -254,12 +257,18 @@ def _old_release_function() -> str:
 
 
 def _postgres_trigger(
-    table: str, verb: str, *, when: str | None = None, function: str = "refuse", each: str = "ROW"
+    table: str,
+    verb: str,
+    *,
+    when: str | None = None,
+    function: str = "refuse",
+    each: str = "ROW",
+    moment: str = "BEFORE",
 ) -> Iterator[str]:
     name = f"{PREFIX}{table}_{verb.lower()}"
     condition = f" WHEN ({when})" if when else ""
     yield (
-        f"CREATE TRIGGER {name} BEFORE {verb} ON {table} FOR EACH {each}{condition} "
+        f"CREATE TRIGGER {name} {moment} {verb} ON {table} FOR EACH {each}{condition} "
         f"EXECUTE FUNCTION {PREFIX}{function}()"
     )
     # Otherwise session_replication_role = replica would leave it out.
