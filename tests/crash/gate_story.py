@@ -420,10 +420,11 @@ class Story:
         if not left:
             return None
         index = self.chance.choice(left)
-        name = self.steps[index].name
+        name, state = self.steps[index].name, self._input(index)
         if self.chance.random() < 0.2:
-            name = f"{COMPENSATION_PREFIX}{name}"
-        state = self._input(index)
+            # With another input it would undo something else, under another key.
+            tried = [r for r in self.store.iter_steps(self.run_id) if r.step_name == name]
+            name, state = f"{COMPENSATION_PREFIX}{name}", tried[-1].input_data if tried else state
         outcome = self.chance.choice(["completed", "completed", *ERRORS])
         failed = outcome != "completed"
         return index, StepRecord(
