@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+import sqlite3
 from contextlib import closing
 from datetime import datetime, timedelta
+from time import monotonic, sleep
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, String, and_, create_engine, event, func, literal, make_url
@@ -144,6 +147,19 @@ def _is_in_memory(url: URL) -> bool:
     return url.database in (None, "", ":memory:")
 
 
+def _use_write_ahead_log(cursor: sqlite3.Cursor) -> None:
+    """Turn a file to WAL mode; SQLite does not always wait for others who do the same at that moment."""
+    deadline = monotonic() + BUSY_TIMEOUT_SECONDS
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() >= deadline:
+                raise
+            sleep(random.uniform(0.005, 0.05))
+
+
 def _create_engine(url: URL) -> Engine:
     in_memory = _is_in_memory(url)
     options: dict[str, Any] = {"pool_size": 1, "max_overflow": 0} if in_memory else {"pool_size": 10}
@@ -161,7 +177,7 @@ def _create_engine(url: URL) -> Engine:
         dbapi_connection.isolation_level = None  # transactions begin below, not where the driver guesses
         cursor = dbapi_connection.cursor()
         if not in_memory:
-            cursor.execute("PRAGMA journal_mode=WAL")
+            _use_write_ahead_log(cursor)
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute(f"PRAGMA cache_size=-{PAGE_CACHE_KIB}")
         cursor.execute("PRAGMA foreign_keys=ON")
