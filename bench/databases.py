@@ -60,7 +60,10 @@ class Shelf:
         url = self._sqlite_url(runs) if backend == "sqlite" else self._postgres_url(runs)
         if self._marker(url) != _version():
             self._build(backend, runs, url)
-        store = open_store(url)
+        store = open_store(url, check_schema=False)
+        before, after = store.upgrade_schema()
+        if before != after:
+            print(f"  {backend} {runs:,}: upgraded from {before} to {after}", flush=True)
         for change in bulk_load.build_indexes(store.engine):
             print(f"  {backend} {runs:,}: {change}", flush=True)
         return Dataset(backend, runs, store)
