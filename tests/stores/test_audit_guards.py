@@ -204,7 +204,7 @@ def test_a_missing_guard_is_a_finding(filled: SqlCheckpointStore) -> None:
     with filled.writing() as conn:
         audit_guards.drop(conn)
     try:
-        assert "trigger on audit_events is missing: audit_guard_audit_events_delete" in verify(filled)
+        assert "guard of audit_events is missing: audit_guard_audit_events_delete" in verify(filled)
     finally:
         with filled.writing() as conn:
             audit_guards.create(conn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import threading
 import time
@@ -21,6 +22,7 @@ from resume_engine.core.failure_classifier import PermanentStepError, TransientS
 from resume_engine.core.run import RunStatus
 from resume_engine.storage import audit_guards, schema_version, table_locks
 from resume_engine.storage.chain_verification import ChainVerifier
+from resume_engine.storage.guarded_tables import OLD_RELEASE, PREFIX
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.schema import metadata
 from resume_engine.storage.schema_version import KNOWN_REVISIONS
@@ -31,6 +33,8 @@ from tests.crash.scale import times
 from tests.legacy_database import LEGACY_TRACES, rows_of, run_id
 from tests.provision.published_release import without_us
 
+BEFORE = "0003_control_plane"
+OF_0_2_0 = re.compile("(runs|step_records)_(insert|default)|runs_update")
 SCRIPT = Path(__file__).with_name("old_release.py")
 INPUT = {"order": "A-17", "amount": 12.5, "name": "Zoë <b>"}
 
@@ -154,7 +158,7 @@ def test_0_2_0_writes_nothing_to_an_upgraded_database(legacy_url: str, old_pytho
             before = everything(legacy_url)
             for call, of in WRITES:
                 refused = old.ask(call, of)
-                assert audit_guards.OLD_RELEASE in refused.get("words", ""), (call, of, refused)
+                assert OLD_RELEASE in refused.get("words", ""), (call, of, refused)
                 assert refused["effects"] == [], (call, of)
             assert everything(legacy_url) == before
             assert verify(store) == []
@@ -169,7 +173,7 @@ def test_a_step_that_0_2_0_was_within_is_not_recorded(legacy_url: str, old_pytho
         upgraded(legacy_url)
         before = everything(legacy_url)
         refused = old.ask("step", run_id(13))
-        assert audit_guards.OLD_RELEASE in refused["words"] and len(refused["effects"]) == 1
+        assert OLD_RELEASE in refused["words"] and len(refused["effects"]) == 1
         assert everything(legacy_url) == before
     with open_store(legacy_url) as store:
         keys: list[str] = []
@@ -206,24 +210,41 @@ def test_a_database_of_the_schema_before_gets_the_guards(legacy_url: str, old_py
         make_new_runs(store)
         with store.writing() as conn:
             make_the_schema_before(conn)
-        assert verify(store) == [
-            f"the schema is at {KNOWN_REVISIONS[-2]}, this release needs {KNOWN_REVISIONS[-1]}"
-        ]
+        assert verify(store) == [f"the schema is at {BEFORE}, this release needs {KNOWN_REVISIONS[-1]}"]
         with old_process(old_python, legacy_url) as old:
             assert "error" not in old.ask("complete", "new-completed"), "so it was before"
-            assert store.upgrade_schema() == KNOWN_REVISIONS[-2:]
+            assert store.upgrade_schema() == (BEFORE, KNOWN_REVISIONS[-1])
             for call, of in (("complete", "new-permanent"), ("append next", "new-running"), ("start", "old")):
-                assert audit_guards.OLD_RELEASE in old.ask(call, of)["words"]
+                assert OLD_RELEASE in old.ask(call, of)["words"]
         assert verify(store) == []
 
 
 def make_the_schema_before(conn: Connection) -> None:
-    """Take away what the newest migration brought."""
-    sqlite = conn.dialect.name == "sqlite"
-    for table, verb in (("runs", "insert"), ("runs", "update"), ("step_records", "insert")):
-        name = f"{audit_guards.PREFIX}{table}_{verb}"
-        conn.execute(text(f"DROP TRIGGER {name}" if sqlite else f"DROP TRIGGER {name} ON {table}"))
-    conn.execute(text(f"UPDATE alembic_version SET version_num = '{KNOWN_REVISIONS[-2]}'"))
+    """Take away what refuses 0.2.0: this release did not always have it."""
+    for guard in audit_guards.guards(conn):
+        if OF_0_2_0.search(guard.name):
+            conn.execute(text(guard.unmake))
+    conn.execute(text(f"UPDATE alembic_version SET version_num = '{BEFORE}'"))
+
+
+def test_the_guards_of_the_schema_between_give_way_to_those_of_today(postgres_url: str) -> None:
+    """They refused as much on PostgreSQL, under another name, and cost each step more."""
+    between = f"{PREFIX}runs_update"
+    with open_store(postgres_url) as store:
+        with store.writing() as conn:
+            make_the_schema_before(conn)
+            conn.execute(
+                text(
+                    f"CREATE TRIGGER {between} AFTER UPDATE ON runs FOR EACH ROW "
+                    f"EXECUTE FUNCTION {PREFIX}old_release()"
+                )
+            )
+            conn.execute(text(f"UPDATE alembic_version SET version_num = '{KNOWN_REVISIONS[-2]}'"))
+        assert store.upgrade_schema() == KNOWN_REVISIONS[-2:]
+        assert verify(store) == []
+        with store.reading() as conn:
+            assert not conn.execute(text(f"SELECT 1 FROM pg_trigger WHERE tgname = '{between}'")).all()
+        ResumeEngine(store).start_run("billing", run_id="goes on")
 
 
 WORKERS = 3
@@ -247,9 +268,7 @@ def test_what_0_2_0_is_doing_while_the_database_is_upgraded(legacy_url: str, old
     finally:
         for old in olds:
             old.close()
-    assert [
-        refused.get("words", "") for refused in refusals if audit_guards.OLD_RELEASE not in refused["words"]
-    ] == []
+    assert [refused.get("words", "") for refused in refusals if OLD_RELEASE not in refused["words"]] == []
     with open_store(legacy_url) as store:
         with store.reading() as conn:
             query = "SELECT run_id, sequence, idempotency_key FROM step_records WHERE run_id LIKE 'w%'"
@@ -293,7 +312,7 @@ def test_executors_of_the_schema_before_go_on_while_it_is_upgraded(legacy_url: s
             seen = sum(done)
             with store.writing() as conn:
                 make_the_schema_before(conn)
-            assert store.upgrade_schema() == KNOWN_REVISIONS[-2:]
+            assert store.upgrade_schema() == (BEFORE, KNOWN_REVISIONS[-1])
             while sum(done) < seen + WORKERS and not problems:
                 time.sleep(0.002)
         stop.set()

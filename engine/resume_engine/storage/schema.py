@@ -30,7 +30,7 @@ from sqlalchemy import (
 from resume_engine.core.clock import as_utc
 from resume_engine.core.step_record import StepStatus
 
-HEAD_REVISION = "0004_old_release_refused"
+HEAD_REVISION = "0005_cheap_guards"
 """The newest migration; a test holds it against the migrations folder."""
 
 metadata = MetaData(

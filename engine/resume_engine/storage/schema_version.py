@@ -13,7 +13,13 @@ from resume_engine.storage.payload_codec import PLAIN, PayloadCodec
 from resume_engine.storage.schema import HEAD_REVISION
 from resume_engine.storage.table_locks import take_tables
 
-KNOWN_REVISIONS = ("0001_baseline_0_2_0", "0002_gates_and_audit", "0003_control_plane", HEAD_REVISION)
+KNOWN_REVISIONS = (
+    "0001_baseline_0_2_0",
+    "0002_gates_and_audit",
+    "0003_control_plane",
+    "0004_old_release_refused",
+    HEAD_REVISION,
+)
 _EMPTY = "empty"
 _BASELINE_UNVERSIONED = "0.2.0 (without a version)"
 

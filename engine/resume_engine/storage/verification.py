@@ -58,9 +58,8 @@ def _missing_parts(conn: Connection) -> Iterator[str]:
         if conn.dialect.name != "postgresql":
             wanted -= _POSTGRES_ONLY
         yield from _lacking(f"index on {table.name}", wanted, indexes)
-    for name in sorted(audit_guards.missing(conn)):
-        table_name = name.removeprefix(audit_guards.PREFIX).rpartition("_")[0]
-        yield f"trigger on {table_name} is missing: {name}"
+    for guard in audit_guards.missing(conn):
+        yield f"guard of {guard.table} is missing: {guard.name}"
 
 
 def _lacking(what: str, wanted: set[str], found: set[str]) -> Iterator[str]:
