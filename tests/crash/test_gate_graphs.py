@@ -10,7 +10,10 @@ import pytest
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.crash.broken import taken_out
-from tests.crash.gate_story import ENVIRONMENTS, MOVES, WRONG, Counts, Story, ground
+from tests.crash.gate_case import Counts
+from tests.crash.gate_ground import ground
+from tests.crash.gate_story import MOVES, Story
+from tests.crash.gate_workflow import ENVIRONMENTS, WRONG
 from tests.crash.scale import LONG, schedule, tell, times
 
 SHORT = {"sqlite": 60, "postgres": 15}
