@@ -9,6 +9,7 @@ import pytest
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from tests.factories import RunFactory
 from tests.stores.conftest import wipe
 
 
@@ -30,3 +31,9 @@ def store(engine_test_store: SqlCheckpointStore) -> SqlCheckpointStore:
 def engine(store: SqlCheckpointStore) -> ResumeEngine:
     """An engine on an empty store."""
     return ResumeEngine(store, owner="worker-1")
+
+
+@pytest.fixture
+def runs(store: SqlCheckpointStore) -> RunFactory:
+    """Runs in any state."""
+    return RunFactory(store)

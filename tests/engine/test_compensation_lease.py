@@ -28,11 +28,6 @@ State = dict[str, Any]
 CLOSED = (GateAction.COMPENSATION,)
 
 
-@pytest.fixture
-def runs(store: SqlCheckpointStore) -> RunFactory:
-    return RunFactory(store)
-
-
 def summary(store: SqlCheckpointStore, run_id: str) -> RunSummary:
     found = store.load_summary(run_id)
     assert found is not None
