@@ -280,3 +280,19 @@ def test_text_that_looks_like_html_stays_text(runs: RunFactory, visit: Visit) ->
     ana.page.locator(".row-link").get_by_text("<img src=x").wait_for()
     ana.page.locator(".row-link").first.click()
     ana.sees("Why it stopped")
+
+
+def test_no_time_is_cut_off(runs: RunFactory, visit: Visit) -> None:
+    with at(ago(hours=23, minutes=58, seconds=30)):
+        runs.blocked("permanent", message="a long message, " * 20)
+    ana = visit("ana")
+    for address in ("/", "/runs", "/gates", "/gates/approvals", "/audit"):
+        ana.open(address)
+        times = ana.page.locator("main time:visible")
+        assert times.count(), address
+        cut = times.evaluate_all(
+            "all => all.filter(one => { const cell = one.closest('td') || one.parentElement; "
+            "return cell.scrollWidth > cell.clientWidth && getComputedStyle(cell).overflowX === 'hidden' })"
+            ".map(one => one.textContent)"
+        )
+        assert cut == [], address
