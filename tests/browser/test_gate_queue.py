@@ -176,7 +176,7 @@ def test_filters_stay_in_the_address_and_come_back_with_back(runs: RunFactory, v
     ana.page.get_by_label("Environment", exact=True).select_option("prod")
     ana.page.wait_for_url("**/gates?environment=prod")
     count = ana.queue.count()
-    ana.page.get_by_role("link", name="Needs prod acknowledgement").click()
+    ana.page.locator(".tabs").get_by_role("link", name="Prod acknowledgement").click()
     ana.page.wait_for_url("**/gates?kind=prod_resume_ack&environment=prod")
     assert ana.queue.count() <= count
     ana.queue.last.click()
@@ -245,10 +245,10 @@ def test_numbers_on_tabs_are_renewed_under_the_focus(runs: RunFactory, visit: Vi
     runs.blocked()
     ana = visit("ana")
     ana.open("/gates")
-    ana.page.get_by_role("link", name="Needs approval").focus()
+    ana.page.locator(".tabs").get_by_role("link", name="Approval").focus()
     runs.blocked()
     ana.page.locator("#count-human_approval", has_text="2").wait_for(timeout=10_000)
-    assert ana.page.evaluate("document.activeElement.textContent").startswith("Needs approval")
+    assert ana.page.evaluate("document.activeElement.textContent").startswith("Approval")
 
 
 def test_the_header_of_a_run_page_counts_what_was_decided_there(runs: RunFactory, visit: Visit) -> None:

@@ -15,7 +15,7 @@ from resume_engine.core.clock import utc_now
 from resume_engine.storage.audit_state import load_audit_state
 from resume_engine.storage.schema import audit_events
 from resume_engine.storage.sealing import Sealer, seal
-from resume_engine.storage.signing import SecretKey
+from resume_engine.storage.signing import NoKey, SecretKey
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory
 from tests.guards import unguarded
@@ -51,6 +51,15 @@ def test_the_page_says_up_to_where_it_is_sealed_and_verified(
     page = alice.get("/audit").text
     assert "Sealed up to checkpoint 1" in page and "; 1 event since" in page
     assert "up to checkpoint 1, intact." in page
+
+
+def test_without_a_key_the_log_says_what_it_knows(
+    runs: RunFactory, alice: PageClient, page_store: SqlCheckpointStore
+) -> None:
+    runs.completed()
+    AuditSealer(page_store, NoKey()).turn()
+    page = alice.get("/audit").text
+    assert "entries fit together; " in page and "cannot tell" not in page
 
 
 def test_tampering_is_said_in_red(

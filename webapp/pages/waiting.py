@@ -63,7 +63,7 @@ def counts(address: GateListAddress) -> Counts:
     kinds: list[GateAction | None] = [None, *(GateAction(word) for word in OPEN_GATES)]
     tabs = [
         Tab(
-            label=gate_look(kind.value).needs.capitalize() if kind else "All",
+            label=gate_look(kind.value).label.capitalize() if kind else "All",
             href=address.href(kind=kind.value if kind else None),
             current=address.kind is kind,
             count=waiting(kind, address.environment).count if counted else None,

@@ -84,7 +84,7 @@ def load_audit_state(store: SqlCheckpointStore) -> AuditState:
 def record_verification(store: SqlCheckpointStore, report: ChainReport) -> None:
     """Write what a verification found as an event of the audit."""
     payload: dict[str, Any] = {
-        "message": f"{_WORDS[report.verdict]}: {report.entries} entries",
+        "message": _sentence(report),
         "verdict": _WORDS[report.verdict],
         "entries": report.entries,
         "streams": report.streams,
@@ -92,6 +92,13 @@ def record_verification(store: SqlCheckpointStore, report: ChainReport) -> None:
         "findings": [str(finding) for finding in report.findings[:5]] or report.sentences()[:5],
     }
     store.append_event(AuditEvent.by(ENGINE_ACTOR, EventType.AUDIT_VERIFIED, utc_now(), payload=payload))
+
+
+def _sentence(report: ChainReport) -> str:
+    entries = f"{report.entries:,} entries"
+    if report.verdict is not Verdict.CANNOT_TELL:
+        return f"{_WORDS[report.verdict]}: {entries}"
+    return "; ".join([f"{entries} fit together", *report.sentences()[:1]])
 
 
 def _verification(event: AuditEvent) -> LastVerification:
