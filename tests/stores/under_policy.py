@@ -26,7 +26,7 @@ ANA, BOB, CEM = (
 )
 
 
-def rule(text: str, **more: str) -> Policy:
+def rule(text: str) -> Policy:
     return parse_policy(f'[[rule]]\nname = "the rule"\n{text}', "policy.toml")
 
 
