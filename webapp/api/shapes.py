@@ -15,26 +15,34 @@ Note = Annotated[str, Field(max_length=NOTE_MAX_CHARACTERS)]
 FailureKey = Annotated[str, Field(min_length=1, max_length=FAILURE_KEY_MAX_CHARACTERS)]
 
 
-class Strict(BaseModel):
+class Shape(BaseModel):
+    """A model that makes each of its JSON schemas once.
+
+    flask-openapi3 asks for the schema of a query at every request, and for that of every error once for each
+    view. It reads them only, so everybody is given the same one.
+    """
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the JSON schema; the same to everybody who asks for it in the same words."""
+        return _schema(cls, args, frozenset(kwargs.items()))
+
+
+@cache
+def _schema(shape: type[Shape], args: tuple[Any, ...], kwargs: frozenset[tuple[str, Any]]) -> dict[str, Any]:
+    return super(Shape, shape).model_json_schema(*args, **dict(kwargs))
+
+
+class Strict(Shape):
     """A shape that takes nothing it does not know and turns nothing into something else."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Query(BaseModel):
-    """The parameters of a call; flask-openapi3 asks for their schema at every request, so it is kept."""
+class Query(Shape):
+    """The parameters of a call."""
 
     model_config = ConfigDict(extra="forbid")
-
-    @classmethod
-    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the JSON schema; the one that is asked for without further words is made once."""
-        return super().model_json_schema(*args, **kwargs) if args or kwargs else _plain_schema(cls)
-
-
-@cache
-def _plain_schema(query: type[Query]) -> dict[str, Any]:
-    return super(Query, query).model_json_schema()
 
 
 class RunPath(Strict):
@@ -85,7 +93,7 @@ class Acknowledge(Decide):
 # Answers
 
 
-class Problem(BaseModel):
+class Problem(Shape):
     """The shape of every error."""
 
     detail: Any
@@ -93,13 +101,13 @@ class Problem(BaseModel):
     request_id: str
 
 
-class Message(BaseModel):
+class Message(Shape):
     """What the client of this release and its server tell each other; it may change with the release."""
 
     model_config = ConfigDict(extra="allow")
 
 
-class RunStarted(BaseModel):
+class RunStarted(Shape):
     """The answer to `POST /start_run`."""
 
     run_id: str
@@ -107,7 +115,7 @@ class RunStarted(BaseModel):
     environment: str
 
 
-class Blocker(BaseModel):
+class Blocker(Shape):
     """A decision that is missing before a run may go on."""
 
     classification: str
@@ -120,7 +128,7 @@ class Blocker(BaseModel):
     approvals_given: int
 
 
-class RunStatusAnswer(BaseModel):
+class RunStatusAnswer(Shape):
     """How far a run is and what it waits for."""
 
     run_id: str
@@ -134,7 +142,7 @@ class RunStatusAnswer(BaseModel):
     resume_blockers: list[Blocker]
 
 
-class ResumeBlockers(BaseModel):
+class ResumeBlockers(Shape):
     """The answer to `GET /runs/{id}/resume_blockers`."""
 
     run_id: str
@@ -142,7 +150,7 @@ class ResumeBlockers(BaseModel):
     blockers: list[Blocker]
 
 
-class StepAnswer(BaseModel):
+class StepAnswer(Shape):
     """One recorded attempt."""
 
     step_name: str
@@ -164,7 +172,7 @@ class StepAnswer(BaseModel):
     worker: str | None
 
 
-class RunAnswer(BaseModel):
+class RunAnswer(Shape):
     """A run with all its records; `metadata.gates` shows the decisions as release 0.2.0 kept them."""
 
     run_id: str
@@ -177,7 +185,7 @@ class RunAnswer(BaseModel):
     steps: list[StepAnswer]
 
 
-class FailureItem(BaseModel):
+class FailureItem(Shape):
     """The current failure of a run in a list."""
 
     failure_key: str
@@ -190,7 +198,7 @@ class FailureItem(BaseModel):
     attempts: int
 
 
-class RunItem(BaseModel):
+class RunItem(Shape):
     """A run in a list."""
 
     run_id: str
@@ -210,14 +218,14 @@ class RunItem(BaseModel):
     failure: FailureItem | None
 
 
-class RunPage(BaseModel):
+class RunPage(Shape):
     """A page of runs; `next_cursor` is null at the end."""
 
     runs: list[RunItem]
     next_cursor: str | None
 
 
-class DemoRuns(BaseModel):
+class DemoRuns(Shape):
     """The runs of the demo."""
 
     runs: list[RunItem]
@@ -229,7 +237,7 @@ class DemoReset(DemoRuns):
     left: list[str]
 
 
-class AuditLog(BaseModel):
+class AuditLog(Shape):
     """The audit trace; `is_masked` says that secrets in it were replaced, so that it proves nothing."""
 
     run_id: str
@@ -237,7 +245,7 @@ class AuditLog(BaseModel):
     is_masked: bool
 
 
-class EventItem(BaseModel):
+class EventItem(Shape):
     """One audit event; `event_id` is null for those derived from step records."""
 
     event_id: int | None
@@ -252,14 +260,14 @@ class EventItem(BaseModel):
     created_at: str
 
 
-class AuditEvents(BaseModel):
+class AuditEvents(Shape):
     """Every event of a run, oldest first."""
 
     run_id: str
     events: list[EventItem]
 
 
-class ComplianceExport(BaseModel):
+class ComplianceExport(Shape):
     """Everything about a run, with what proves it: docs/audit.md describes its parts."""
 
     format: str
@@ -274,7 +282,7 @@ class ComplianceExport(BaseModel):
     content: dict[str, str]
 
 
-class Replay(BaseModel):
+class Replay(Shape):
     """The completed steps of a run; a run that goes on begins at `replay_from_index`."""
 
     run_id: str

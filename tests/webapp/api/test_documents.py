@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from flask import Flask
+from pydantic.json_schema import GenerateJsonSchema
 
 from resume_engine.core.permissions import Role
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -49,6 +51,21 @@ def test_the_description_is_open_and_complete(app: Flask, client: PageClient) ->
                 method,
                 path,
             )
+
+
+def test_the_schema_of_a_shape_is_made_once_for_all_calls(
+    settings: Settings, page_store: SqlCheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, made = GenerateJsonSchema.generate, []
+
+    def noted(self: GenerateJsonSchema, schema: Any, mode: Any = "validation") -> Any:
+        made.append((schema.get("ref") or schema.get("schema_ref") or str(schema.get("cls")), mode))
+        return make(self, schema, mode)
+
+    monkeypatch.setattr(GenerateJsonSchema, "generate", noted)
+    for _ in range(2):
+        create_app(settings, store=page_store)
+    assert len(made) == len(set(made))
 
 
 @pytest.mark.parametrize("name", ["swagger-ui.css", "swagger-ui-bundle.js", "docs.css", "docs.js"])
