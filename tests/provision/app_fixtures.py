@@ -19,6 +19,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from itsdangerous import URLSafeTimedSerializer
+from jinja2.bccache import Bucket, BytecodeCache
 from sqlalchemy import Engine, event
 from werkzeug.test import TestResponse
 
@@ -65,6 +66,29 @@ class PageClient(FlaskClient):
         if kwargs.get("method", "GET") not in ("GET", "HEAD", "OPTIONS") and token:
             headers["X-CSRFToken"] = token if isinstance(token, str) else self.csrf
         return super().open(*args, headers=headers, **kwargs)
+
+
+class KeptTemplates(BytecodeCache):
+    """Templates as they were compiled for the applications before: compiling takes longer than a test."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[str, str], Any] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        """Give the code that was made of this very text."""
+        bucket.code = self._kept.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Keep the code of a template."""
+        self._kept[bucket.key, bucket.checksum] = bucket.code
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_templates() -> Iterator[None]:
+    """Compile each template once, however many applications show it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Flask, "jinja_options", {**Flask.jinja_options, "bytecode_cache": KeptTemplates()})
+        yield
 
 
 @pytest.fixture(scope="session")
