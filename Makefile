@@ -13,6 +13,8 @@ SPREAD := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 PYTEST_ARGS ?=
 TORTURE_TESTS := tests/crash tests/stores/test_state_machine.py tests/remote/test_forwarding_faults.py \
 	tests/webapp/api/test_fuzz.py
+# The tests start Python hundreds of times: what it imports is compiled once, whatever the caller's shell says.
+unexport PYTHONDONTWRITEBYTECODE
 UV := $(shell uv --version >/dev/null 2>&1 && echo uv)
 
 .PHONY: help install demo test torture check format screenshot bench browser wheel lock clean
