@@ -17,26 +17,27 @@ SOME = "terms or owner or version or many_at_once or closed_gate or reverse_orde
 
 
 def outcome(folder: Path, source: str, *options: str) -> tuple[int, str]:
-    """Run a test file somewhere else, as the author of a store does; return exit code and output."""
+    """Run a test file somewhere else, as the author of a store does; return exit code and output.
+
+    The plugins of our own environment stay out: they are not theirs, and take longer to start than the cases.
+    """
     (folder / "test_my_store.py").write_text(source, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n0", *options, "test_my_store.py"],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, "test_my_store.py"],
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=300,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "engine")},
+        env=os.environ | {"PYTHONPATH": str(ROOT / "engine"), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
     )
     return done.returncode, done.stdout + done.stderr
 
 
 def test_the_example_of_the_page_runs_every_case(tmp_path: Path) -> None:
-    code, said = outcome(tmp_path, PAGE[0], "--collect-only")
-    found = re.search(r"^(\d+) tests collected", said, re.MULTILINE)
-    assert code == 0 and found is not None, said
-    assert int(found[1]) >= 100
     code, said = outcome(tmp_path, PAGE[0], "-k", SOME)
-    assert code == 0 and "passed" in said and "failed" not in said, said
+    found = re.search(r"^(\d+) passed, (\d+) deselected", said, re.MULTILINE)
+    assert code == 0 and found is not None, said
+    assert int(found[1]) + int(found[2]) >= 100
 
 
 def test_what_a_store_lacks_is_skipped_with_its_reason(tmp_path: Path) -> None:
