@@ -75,6 +75,7 @@ STATES: dict[str, Callable[[RunFactory], str]] = {
     "item, long names": long_names,
     "item, right to left": right_to_left,
     "several together": plain(f"/gates/approvals?cause={CAUSE}"),
+    "several together, different errors": plain("/gates/approvals"),
     "several together, none": plain("/gates/approvals?cause=x", full=False),
     "decided lately": plain("/gates/decided"),
     "refused address": plain("/gates?kind=everything", full=False),

@@ -11,7 +11,7 @@ import pytest
 from resume_engine.core.audit import EventType
 from resume_engine.core.run import RunStatus
 from resume_engine.storage.sql_store import SqlCheckpointStore
-from tests.factories import RunFactory
+from tests.factories import RunFactory, steps
 from tests.provision.app_fixtures import PageClient
 from tests.webapp.helpers import events
 from webapp.pages.decision_forms import BULK_LIMIT
@@ -46,6 +46,58 @@ def test_it_offers_all_that_wait_for_an_approval_because_of_one_error(
     assert [item.partition("@")[0] for item in offered(text)] == made
     assert text.count(" checked>") == 3
     assert "<strong>1 run in prod</strong>" in text
+
+
+NONE_IS_MARKED = "different errors stopped these runs, so none is marked"
+
+
+@pytest.mark.parametrize("query", ["", "?cause=", "?environment=dev"])
+def test_failures_of_different_causes_are_never_marked_beforehand(
+    runs: RunFactory, ana: PageClient, query: str
+) -> None:
+    keys = [runs.blocked(message="Invalid API key").run_id for _ in range(2)]
+    quota = runs.blocked(message="Quota used up").run_id
+    keys.append(runs.blocked(message="Invalid API key").run_id)
+    text = ana.get(f"/gates/approvals{query}").text
+    assert [item.partition("@")[0] for item in offered(text)] == [*keys, quota]  # by cause
+    assert " checked>" not in text
+    assert f"2 {NONE_IS_MARKED}" in text
+    causes = re.findall(r'<tr class="bulk-cause">.*?<bdi>(.*?)</bdi> <span class="quiet">(.*?)</span>', text)
+    assert causes == [("Invalid API key", "3 runs"), ("Quota used up", "1 run")]
+    alone = re.search(r'href="([^"]+)" aria-label="Show only these: Invalid API key"', text)
+    assert alone is not None
+    only_these = ana.get(unescape(alone.group(1))).text
+    assert [item.partition("@")[0] for item in offered(only_these)] == keys
+    assert only_these.count(" checked>") == 3
+
+
+def test_one_message_of_two_types_of_errors_is_two_causes(runs: RunFactory, ana: PageClient) -> None:
+    runs.blocked(message="Invalid API key")
+    run = runs.engine.start_run("claims_intake")
+    with pytest.raises(ValueError, match="Invalid"):
+        runs.engine.execute_workflow(run.run_id, steps(1, fail_at=0, error=ValueError("Invalid API key")))
+    text = ana.get(ADDRESS).text
+    assert len(offered(text)) == 2
+    assert " checked>" not in text
+    assert NONE_IS_MARKED in text
+    assert "Only these" not in text  # that is this page
+
+
+def test_one_cause_is_marked_without_being_asked_for(runs: RunFactory, ana: PageClient) -> None:
+    for number in range(2):
+        runs.blocked(message=f"{'Invalid API key ' * 8}claim {number}")  # alike as far as causes are told apart
+    text = ana.get("/gates/approvals").text
+    assert text.count(" checked>") == len(offered(text)) == 2
+    assert NONE_IS_MARKED not in text
+
+
+def test_marks_of_different_causes_are_taken_and_kept(runs: RunFactory, ana: PageClient) -> None:
+    made = [runs.blocked(message=message, fail_at=1) for message in ("Invalid API key", "Quota used up")]
+    chosen = [f"{run.run_id}@1:1" for run in made]
+    again = ana.post("/gates/approvals", data={"item": chosen[:1], "note": "x" * 5_000})
+    assert again.status_code == 422
+    assert re.findall(r'value="([^"]+)"[^>]* checked>', again.text) == chosen[:1]
+    assert "2 runs approved" in ana.post("/gates/approvals", data={"item": chosen}).text
 
 
 def test_three_actions_resolve_fifty_failures_of_one_cause(runs: RunFactory, ana: PageClient) -> None:
@@ -131,6 +183,7 @@ def test_only_operators_with_a_token_by_post(runs: RunFactory, ana: PageClient, 
 
 def test_nothing_waits_for_that(ana: PageClient) -> None:
     assert "No run waits for an approval because of this error" in ana.get(ADDRESS).text
+    assert "because of this error" not in ana.get("/gates/approvals").text
 
 
 def test_html_shows_as_text(runs: RunFactory, ana: PageClient) -> None:

@@ -279,6 +279,17 @@ def test_pages_without_the_key_say_encrypted(sealed: str, settings: Settings) ->
     assert answer.status_code == 409 and KEYS_VARIABLE in answer.text
 
 
+def test_failures_that_cannot_be_read_are_not_marked_together(sealed: str, settings: Settings) -> None:
+    client = _operator(create_app(settings))
+    assert client.get("/gates/approvals").text.count(" checked>") == 1
+    with open_store(settings.database_url, codec=EncryptedCodec([sealed])) as store:
+        RunFactory(store).blocked(message="other words")
+    text = client.get("/gates/approvals").text
+    assert text.count('name="item"') == 2
+    assert " checked>" not in text
+    assert "cannot be read here and may differ, so none is marked" in text
+
+
 def _operator(app: Flask) -> PageClient:
     app.test_client_class = PageClient
     store = services(app).store

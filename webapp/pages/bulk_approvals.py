@@ -6,7 +6,7 @@ Compensations and prod acknowledgements are never made in bulk: each of them is 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flask import Blueprint, Response, render_template, request
 from flask.typing import ResponseReturnValue
@@ -26,6 +26,7 @@ from resume_engine.core.policy import Requirement
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.keyset import Page
+from resume_engine.storage.payload_codec import LockedText
 from webapp.extensions import current_policy, current_store, run_queries
 from webapp.pages import gate_list
 from webapp.pages.conflict_words import explain
@@ -54,15 +55,26 @@ class Result:
         return gate_list.href(run=self.run_id, failure=self.failure_key)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Cause:
+    """The runs of a page whose step failed with one type of error and one beginning of its message."""
+
+    error_type: str | None
+    message: str
+    href: str | None  # of the page that shows these alone
+    runs: list[RunSummary] = field(default_factory=list)
+
+
 @blueprint.get("/gates/approvals")
 @requires(Permission.GATES_DECIDE)
 def choose() -> ResponseReturnValue:
-    """Show the runs that wait for an approval because of one error, all of them chosen."""
+    """Show the runs that wait for an approval, all of them chosen if one error stopped them all."""
     address = gate_list.read(request.args)
     page = _waiting(address)
     stopped = _stopped(page.items)
-    open_to_me = [_choice(run) for run in page.items if run.run_id not in stopped]
-    form = BulkApprovalForm(formdata=None, data={"item": open_to_me}).about(page.items)
+    alike = _are_alike(_causes(page.items, address))
+    chosen = [_choice(run) for run in page.items if alike and run.run_id not in stopped]
+    form = BulkApprovalForm(formdata=None, data={"item": chosen}).about(page.items)
     return _page(address, page, form, 200)
 
 
@@ -130,6 +142,25 @@ def _waiting(address: GateListAddress) -> Page[RunSummary]:
     )
 
 
+def _causes(runs: Sequence[RunSummary], address: GateListAddress) -> list[Cause]:
+    """Return the runs by what stopped them, the cause that waits longest first."""
+    found: dict[tuple[str | None, str], Cause] = {}
+    for run in runs:
+        error_type, message = run.failure.error_type if run.failure else None, gate_list.cause_of(run)
+        if (error_type, message) not in found:
+            href = gate_list.bulk_href(message, address) if message else None  # else it would show every run
+            found[error_type, message] = Cause(error_type=error_type, message=message, href=href)
+        found[error_type, message].runs.append(run)
+    return list(found.values())
+
+
+def _are_alike(causes: Sequence[Cause]) -> bool:
+    """Return whether one error stopped all of them; what cannot be read here may be anything."""
+    runs = [run for cause in causes for run in cause.runs]
+    unread = any(run.failure and isinstance(run.failure.message, LockedText) for run in runs)
+    return len(causes) == 1 and (len(runs) == 1 or not unread)
+
+
 def _choice(run: RunSummary) -> str:
     return f"{run.run_id}@{run.failure.key if run.failure else ''}"
 
@@ -137,6 +168,7 @@ def _choice(run: RunSummary) -> str:
 def _page(
     address: GateListAddress, page: Page[RunSummary], form: BulkApprovalForm, status: int
 ) -> ResponseReturnValue:
+    causes = _causes(page.items, address)
     form.note.flags.required = any(_requirement(run).note_required for run in page.items)
     body = render_template(
         "gates/approvals.html",
@@ -144,6 +176,8 @@ def _page(
         cause=address.cause,
         action=gate_list.bulk_href(address.cause or "", address),
         runs=page.items,
+        causes=causes,
+        alike=_are_alike(causes),
         more=page.next_cursor is not None,
         limit=BULK_LIMIT,
         in_prod=_in_prod(page.items),
