@@ -69,20 +69,29 @@
   document.addEventListener("htmx:configRequest", (event) => {
     const { elt, verb, parameters, headers } = event.detail;
     if (elt.matches("[data-live]")) headers["X-Live"] = "1";
+    const heard = elt.querySelector("#meanwhile");
+    if (heard && verb === "get" && busy(elt)) headers["X-Typing"] = heard.dataset.mark;  // leave the form, tell the news
     if (verb === "get" && elt.matches("form")) {
       for (const name of Object.keys(parameters)) if (parameters[name] === "") delete parameters[name];
     }
   });
   document.addEventListener("htmx:beforeRequest", (event) => {
-    const { elt, target } = event.detail;
+    const { elt, target, requestConfig } = event.detail;
+    if (elt.matches(".gate-form") && elt.querySelector("[aria-disabled=true]")) {
+      event.preventDefault();
+      sayOf(document.getElementById("meanwhile"));
+    }
     if (!elt.matches("[data-live]")) return;
-    if (document.hidden || (elt.dataset.live !== "keyed" && busy(target))) event.preventDefault();
+    const replaces = elt.dataset.live !== "keyed" && !requestConfig.headers["X-Typing"];
+    if (document.hidden || (replaces && busy(target))) event.preventDefault();
   });
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { requestConfig, target, xhr } = event.detail;
     const elt = requestConfig.elt;
+    if (elt.matches("[data-typed-by]") && xhr.status === 403) keepForm(event);
     if (!elt.matches("[data-live]")) return;
-    complain("");
+    if (!elt.isConnected) event.detail.shouldSwap = false;  // its part was replaced meanwhile
+    if (xhr.status < 400) complain("");
     if (xhr.status === 286 || !event.detail.shouldSwap) return;
     if (xhr.status >= 400) event.detail.shouldSwap = false;
     else if (elt.dataset.live === "keyed") {
@@ -92,16 +101,9 @@
   });
 
   // What the server could not be asked is said in words, once.
-  const complain = (text, href, label) => {
-    let notice = document.getElementById("complaint");
-    if (!text) { if (notice) notice.remove(); return; }
-    if (!notice) {
-      notice = document.createElement("div");
-      notice.id = "complaint";
-      notice.className = "notice notice-red";
-      document.getElementById("flashes").append(notice);
-    }
-    const words = document.createElement("p");
+  const notice = (tone, text, href, label) => {
+    const box = document.createElement("div"), words = document.createElement("p");
+    box.className = `notice notice-${tone}`;
     words.append(text);
     if (href) {
       const link = document.createElement("a");
@@ -110,7 +112,19 @@
       link.textContent = label;
       words.append(" ", link);
     }
-    notice.replaceChildren(words);
+    box.append(words);
+    return box;
+  };
+  const inform = (...what) => document.getElementById("flashes").append(notice("blue", ...what));
+  const complain = (text, href, label) => {
+    const old = document.getElementById("complaint");
+    if (old && old.dataset.text === text) return;  // it was said, and its link may have the focus
+    if (old) old.remove();
+    if (!text) return;
+    const fresh = notice("red", text, href, label);
+    fresh.id = "complaint";
+    fresh.dataset.text = text;
+    document.getElementById("flashes").append(fresh);
   };
   document.addEventListener("htmx:sendError", (event) => {
     complain(event.detail.elt.matches("[data-live]")
@@ -121,9 +135,87 @@
     const status = event.detail.xhr.status;
     if (status === 401) {
       const back = encodeURIComponent(location.pathname + location.search);
-      complain("You are signed out. Nothing was changed.", `/login?next=${back}`, "Sign in");
+      complain(`You are signed out. Nothing was changed. ${leaving() ? KEPT : ""}`.trim(), `/login?next=${back}`, "Sign in");
     } else complain(`The server answered with an error (${status}). Reload to see what is recorded.`);
   });
+
+  // What was typed into a decision when its session had ended waits in this tab for the same person, who then has to
+  // press again. Never kept: passwords, names typed to confirm, and anything from before somebody signed out here.
+  const TYPED = "typed", SIGNED_OUT = "signed-out", KEPT_FOR = 12 * 3600e3;
+  const KEPT = "What you typed is kept in this tab until you have signed in again.";
+  let isLeaving = false;
+  const stored = (work) => { try { return work(); } catch { return null; } };  // a browser may forbid storage
+  const forget = () => stored(() => sessionStorage.removeItem(TYPED));
+  const hold = (entry) => stored(() => { sessionStorage.setItem(TYPED, JSON.stringify(entry)); return true; }) === true;
+  const isOver = (since) => since <= Number(stored(() => localStorage.getItem(SIGNED_OUT)));
+  const texts = (form) => all("textarea,input[type=text]:not([data-confirm])", form);
+  const typedIn = (form) => {
+    const fields = texts(form).filter((field) => field.value.trim()).map((field) => [field.name, field.value]);
+    const marks = all("[type=checkbox]:checked", form).map((box) => box.value);
+    const { next, failure_key: failure } = form.elements;
+    return { who: form.dataset.typedBy, action: form.getAttribute("action"), failure: failure?.value, page: next.value, fields, marks };
+  };
+  // `unanswered`: the page goes before it is known whether the session had ended.
+  const keep = (unanswered = false) => {
+    const forms = all("[data-typed-by]").map(typedIn).filter((form) => form.fields.length || form.marks.length);
+    const since = performance.timeOrigin;
+    return forms.length > 0 && !isOver(since) && hold({ at: Date.now(), since, unanswered, forms });
+  };
+  const leaving = () => { isLeaving = true; return keep(); };
+  window.addEventListener("pagehide", () => { if (isLeaving) keep(); });
+  window.addEventListener("storage", (event) => { if (event.key === SIGNED_OUT) forget(); });  // in another tab
+  document.addEventListener("submit", (event) => {
+    if (event.target.matches("[data-signs-out]")) {
+      isLeaving = false;
+      forget();
+      stored(() => localStorage.setItem(SIGNED_OUT, Date.now()));
+    } else if (event.target.matches("[data-typed-by]:not([hx-post])")) keep(true);
+  });
+  // A form of an earlier session is refused: it stays, with what was typed, and a reload brings both together.
+  const keepForm = (event) => {
+    const answer = new DOMParser().parseFromString(event.detail.xhr.responseText, "text/html");
+    if (!answer.getElementById("error") || !leaving()) return;
+    event.detail.shouldSwap = false;
+    const words = `${answer.querySelector(".error-message").textContent} What you typed is kept.`;
+    onTop(event.detail.requestConfig.elt, "red", words, location.href, "Reload");
+  };
+  const onTop = (form, tone, words, ...link) => {
+    form.querySelector(".on-top")?.remove();
+    const box = notice(tone, words, ...link);
+    box.classList.add("on-top");
+    form.prepend(box);
+    say(words);
+  };
+  const putBack = (form, kept) => {
+    const values = new Map(kept.fields);
+    for (const field of texts(form)) field.value = values.get(field.name) ?? field.value;
+    for (const box of all("[type=checkbox]", form)) box.checked = kept.marks.includes(box.value);
+    const fold = form.closest("details");
+    if (fold) fold.open = true;
+    onTop(form, "blue", "What you entered is in the form again. Nothing was decided: look at it as it is now, then press.");
+  };
+  const bringBack = () => {
+    const me = document.querySelector("[data-me]")?.dataset.me, failed = document.getElementById("error");
+    const entry = stored(() => JSON.parse(sessionStorage.getItem(TYPED)));
+    if (!entry) return;
+    forget();
+    if (isOver(entry.since) || Date.now() - entry.at > KEPT_FOR) return;
+    if (!me) return void (hold({ ...entry, unanswered: false }) && inform(KEPT));
+    const mine = entry.forms.filter((form) => form.who === me);
+    if (!mine.length || (entry.unanswered && !failed)) return;
+    const formOf = (kept) => all("[data-typed-by]").find((form) => form.dataset.typedBy === me
+      && form.getAttribute("action") === kept.action && form.elements.failure_key?.value === kept.failure);
+    const found = mine.map(formOf), first = found.find(Boolean);
+    if (first) {
+      found.forEach((form, index) => { if (form) putBack(form, mine[index]); });
+      (texts(first).find((field) => field.value) || first.querySelector("button")).focus();
+    } else if (location.pathname + location.search === mine[0].page && !failed) {
+      const text = mine.flatMap((form) => form.fields).map(([, value]) => value).join(" · ");
+      inform(`What you typed is not put back: this was decided or has changed meanwhile. You had typed: ${text}`);
+    } else if (hold({ ...entry, unanswered: false })) {
+      inform("What you typed before you were signed out is kept.", mine[0].page, "Go back to its form");
+    }
+  };
 
   // Typing a name to confirm: the button waits for it; the server checks it again.
   const confirmable = (root = document) => {
@@ -214,10 +306,21 @@
 
   const last = (selector, part) => all(selector, part).at(-1);
   const sayOf = (node) => { if (node) say(node.textContent.replace(/\s+/g, " ").trim()); };
+  // Somebody else decided while this form was open: it stays, its button is off, and that is said once.
+  let news = "";
+  const newsCame = (heard) => {
+    for (const form of all(".gate-form", heard.closest("#decision"))) {
+      const isOpen = heard.dataset.open.split(" ").includes(form.dataset.kind);
+      form.querySelector("button").setAttribute("aria-disabled", String(!isOpen));
+    }
+    if (heard.textContent.trim() && heard.textContent !== news) sayOf(heard);
+    news = heard.textContent;
+  };
   // After a form was answered in place: to its first mistake, or to the newest receipt, which is also read out.
   document.addEventListener("htmx:afterSettle", (event) => {
     const { elt, requestConfig, target } = event.detail;
     if (!requestConfig) return;
+    if (elt.id === "meanwhile") newsCame(elt);
     if (elt.id === "decision" && requestConfig.verb === "get") sayOf(last(".story li", elt));  // what came of it
     if (requestConfig.verb !== "post") return;
     const part = target.id ? document.getElementById(target.id) || document.getElementById("error") : elt;
@@ -230,4 +333,5 @@
   const settled = (root) => { freshen(root); localise(root); confirmable(root); };
   document.addEventListener("htmx:afterSettle", (event) => settled(event.detail.elt.parentElement || document));
   settled();
+  bringBack();
 })();

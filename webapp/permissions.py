@@ -21,6 +21,7 @@ from webapp.errors import AccessDeniedError, SignedOutError
 from webapp.extensions import current_settings
 from webapp.htmx import is_background, is_htmx, page_address
 from webapp.keys.caller import count_request, current_caller
+from webapp.redirects import own_path
 from webapp.refusals import tell_denied
 from webapp.settings import METRICS
 
@@ -122,9 +123,10 @@ def _enforce_key(needed: Permission | str | None) -> None:
 def ask_to_sign_in() -> ResponseReturnValue:
     """Send a person to the sign-in page and back afterwards; a part of a page gets a 401 that says so."""
     if not is_htmx():
-        came_for = request.full_path.rstrip("?") if request.method in ("GET", "HEAD") else "/"
+        came_for = request.full_path.rstrip("?")
         if request.method not in ("GET", "HEAD"):
             session["signed_out"] = True
+            came_for = own_path(request.form.get("next"))  # the page of the form, nothing that was typed
         return redirect(url_for("sign_in.show", next=came_for), 303)
     if request.method == "GET" and not is_background():
         target = url_for("sign_in.show", next=page_address())

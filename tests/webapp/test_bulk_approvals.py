@@ -85,7 +85,9 @@ def test_one_message_of_two_types_of_errors_is_two_causes(runs: RunFactory, ana:
 
 def test_one_cause_is_marked_without_being_asked_for(runs: RunFactory, ana: PageClient) -> None:
     for number in range(2):
-        runs.blocked(message=f"{'Invalid API key ' * 8}claim {number}")  # alike as far as causes are told apart
+        runs.blocked(
+            message=f"{'Invalid API key ' * 8}claim {number}"
+        )  # alike as far as causes are told apart
     text = ana.get("/gates/approvals").text
     assert text.count(" checked>") == len(offered(text)) == 2
     assert NONE_IS_MARKED not in text

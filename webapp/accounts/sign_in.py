@@ -122,13 +122,15 @@ def _too_many(form: SignInForm, seconds: int) -> Response:
 
 
 def _page(form: SignInForm, *, problem: str | None = None, status: int = 200) -> Response:
-    if session.pop("signed_out", None):
+    lost = session.pop("signed_out", None) is not None
+    if lost:
         problem = problem or "You were signed out in the meantime. Nothing was changed; please do it again."
     asked_for = own_path(request.values.get("next"))
     body = render_template(
         "login.html",
         form=form,
         problem=problem,
+        lost=lost,
         next=asked_for,
         nobody_yet=not services().accounts.can_anybody_sign_in(),
     )

@@ -106,6 +106,11 @@ class GateItem:
         return version_of(self.run, clock.utc_now())
 
     @property
+    def mark(self) -> str:
+        """Return what says how far the page is while somebody works in a form: version, decisions shown."""
+        return f"{self.version}/{len(self.decisions)}"
+
+    @property
     def refresh(self) -> str:
         """Return the address that renews forms, receipts and story."""
         words = {"failure": self.failure_key or "", "next": self.next, "v": self.version}

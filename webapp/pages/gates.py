@@ -19,7 +19,7 @@ from resume_engine.storage.gate_queries import Decided
 from resume_engine.storage.keyset import Page
 from webapp.extensions import current_policy, current_store, gate_queries, run_queries
 from webapp.htmx import is_htmx
-from webapp.pages import gate_list
+from webapp.pages import gate_list, meanwhile
 from webapp.pages.gate_item import GateItem, load_item, version_of
 from webapp.pages.gate_list import GateListAddress
 from webapp.pages.waiting import Counts, counts
@@ -30,6 +30,8 @@ PAGE_SIZE = 50
 DECIDED_WITHIN = timedelta(hours=1)
 DECIDED_LIMIT = 50
 STOP_POLLING = 286  # htmx's own status: show this, then ask no more
+TYPING = "X-Typing"  # sent in place of `v` while somebody works in a form: `GateItem.mark`
+IN_ITS_PLACE = {"HX-Retarget": "#meanwhile"}
 
 blueprint = Blueprint("gates", __name__)
 
@@ -76,15 +78,22 @@ def decided() -> ResponseReturnValue:
 @blueprint.get("/gates/<path:run_id>/decision")
 @requires(Permission.RUNS_READ)
 def decision(run_id: str) -> ResponseReturnValue:
-    """Return the forms, receipts and story of one failure, for the page that renews them."""
+    """Return the forms, receipts and story of one failure, for the page that renews them.
+
+    Where somebody works in a form, that is left alone: told is what has become of it meanwhile.
+    """
     run = current_store().load_summary(run_id)
     if run is None:
         raise RunNotFoundError(run_id)
-    if request.args.get("v") == version_of(run, clock.utc_now()):
+    version, typing = version_of(run, clock.utc_now()), request.headers.get(TYPING)
+    if version == (meanwhile.version_in(typing) if typing is not None else request.args.get("v")):
         return "", 204
     item = load_item(run_id, request.args.get("failure"), next_page=own_path(request.args.get("next")))
     if item is None:
         raise RunNotFoundError(run_id)
+    if typing is not None:
+        news = meanwhile.tell(item, version, typing)
+        return Response(render_template("gates/_meanwhile.html", item=item, news=news), headers=IN_ITS_PLACE)
     body = render_template("gates/_decision.html", item=item)
     return Response(body, STOP_POLLING if item.every_seconds is None else 200)
 
