@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import operator
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
@@ -39,8 +40,9 @@ from resume_engine.core.run import RunStatus
 
 
 @pytest.fixture
-def engine() -> ResumeEngine:
-    return ResumeEngine(SQLiteCheckpointStore("sqlite:///:memory:"))
+def engine() -> Iterator[ResumeEngine]:
+    with SQLiteCheckpointStore("sqlite:///:memory:") as store:
+        yield ResumeEngine(store)
 
 
 class Calls:

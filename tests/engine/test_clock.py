@@ -12,20 +12,20 @@ MONDAY = datetime(2026, 3, 2, 8, 0, tzinfo=UTC)
 
 def test_a_replaced_clock_is_what_every_record_shows() -> None:
     manual = clock.ManualClock(MONDAY)
-    engine = ResumeEngine(SQLiteCheckpointStore("sqlite:///:memory:"))
 
     def slow(state: dict, key: str) -> dict:
         manual.advance(90)
         return {}
 
-    with clock.replaced_by(manual):
+    with clock.replaced_by(manual), SQLiteCheckpointStore("sqlite:///:memory:") as store:
+        engine = ResumeEngine(store)
         run = engine.start_run("import")
         finished = engine.execute_workflow(run.run_id, [("load", slow)])
-    assert finished.created_at == MONDAY
-    assert finished.steps[0].started_at == MONDAY
-    assert finished.steps[0].timestamp == MONDAY + timedelta(seconds=90)
-    assert finished.steps[0].duration_ms == 90_000
-    assert {event.created_at.date() for event in engine.store.list_events(run.run_id)} == {MONDAY.date()}
+        assert finished.created_at == MONDAY
+        assert finished.steps[0].started_at == MONDAY
+        assert finished.steps[0].timestamp == MONDAY + timedelta(seconds=90)
+        assert finished.steps[0].duration_ms == 90_000
+        assert {event.created_at.date() for event in engine.store.list_events(run.run_id)} == {MONDAY.date()}
 
 
 def test_the_clock_before_comes_back_after_the_block() -> None:

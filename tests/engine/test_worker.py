@@ -65,8 +65,9 @@ def now() -> Iterator[clock.ManualClock]:
 
 
 @pytest.fixture
-def engine() -> ResumeEngine:
-    return ResumeEngine(SQLiteCheckpointStore("sqlite:///:memory:"), owner="runner")
+def engine() -> Iterator[ResumeEngine]:
+    with SQLiteCheckpointStore("sqlite:///:memory:") as store:
+        yield ResumeEngine(store, owner="runner")
 
 
 def failed_run(engine: ResumeEngine, service: Service, *, workflow: str = "orders", **options: Any) -> str:

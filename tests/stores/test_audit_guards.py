@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ def test_a_step_is_not_replaced_by_one_that_shares(
             values = ", ".join((other | {"worker": "'mallory'"}).get(name, f'"{name}"') for name in names)
             raw.execute(f"INSERT OR REPLACE INTO step_records SELECT {values} FROM step_records LIMIT 1")
 
-        with sqlite3.connect(path) as raw:
+        with closing(sqlite3.connect(path, isolation_level=None)) as raw:
             with pytest.raises(sqlite3.IntegrityError, match="UNIQUE constraint failed: step_records"):
                 replace_one(raw)
             assert not raw.execute("SELECT 1 FROM step_records WHERE worker = 'mallory'").fetchall()
