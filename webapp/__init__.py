@@ -9,7 +9,6 @@ from flask_openapi3.openapi import OpenAPI
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from resume_engine import __version__
-from resume_engine.storage.open_store import open_store
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from webapp import (
     api,
@@ -59,7 +58,7 @@ def create_app(settings: Settings | None = None, *, store: SqlCheckpointStore | 
         static_folder=None,
     )
     _configure(app, settings)
-    extensions.register(app, settings, store or open_store(settings.database_url))
+    extensions.register(app, settings, store)
     for part in (
         metrics,
         compression,

@@ -11,6 +11,7 @@ from resume_engine.core.policy import NO_POLICY, Policy
 from resume_engine.core.policy_file import read_policy
 from resume_engine.storage.audit_queries import AuditQueries
 from resume_engine.storage.gate_queries import GateQueries
+from resume_engine.storage.open_store import open_store
 from resume_engine.storage.run_queries import RunQueries
 from resume_engine.storage.signing import Signer
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -41,9 +42,13 @@ class Services:
     audit_signer: Signer
 
 
-def register(app: Flask, settings: Settings, store: SqlCheckpointStore) -> None:
-    """Attach the services to `app`; raise `PolicyFileError` for a policy that cannot be used."""
+def register(app: Flask, settings: Settings, store: SqlCheckpointStore | None) -> None:
+    """Attach the services to `app`, on a store of its own if none is given.
+
+    Raises `PolicyFileError` for a policy that cannot be used, before the database is opened.
+    """
     policy = read_policy(settings.policy_file) if settings.policy_file else NO_POLICY
+    store = store or open_store(settings.database_url)
     app.extensions[_KEY] = Services(
         settings=settings,
         store=store,

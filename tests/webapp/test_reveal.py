@@ -251,19 +251,35 @@ def sealed(settings: Settings) -> str:
     return key
 
 
+@pytest.fixture
+def operator(sealed: str, settings: Settings) -> Iterator[Callable[[], PageClient]]:
+    """Signs an operator in to a dashboard that opens the sealed database by itself."""
+    opened: list[SqlCheckpointStore] = []
+
+    def signed_in() -> PageClient:
+        app = create_app(settings)
+        app.test_client_class = PageClient
+        opened.append(services(app).store)
+        return signed_in_client(app, opened[-1], add_person(opened[-1], "ana", Role.OPERATOR))
+
+    yield signed_in
+    for store in opened:
+        store.close()
+
+
 def test_pages_read_sealed_runs_with_the_key(
-    sealed: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    sealed: str, operator: Callable[[], PageClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(KEYS_VARIABLE, sealed)
-    client = _operator(create_app(settings))
+    client = operator()
     assert "plain words" in client.get("/gates").text
     assert client.get("/runs/blocked/steps/0/input").get_json() == {"customer": "Zoë"}
     answer = client.post("/runs/blocked/reveal", data={"field": "input", "sequence": "0", "download": "1"})
     assert answer.get_json() == {"customer": "Zoë"}
 
 
-def test_pages_without_the_key_say_encrypted(sealed: str, settings: Settings) -> None:
-    client = _operator(create_app(settings))
+def test_pages_without_the_key_say_encrypted(operator: Callable[[], PageClient]) -> None:
+    client = operator()
     for address in ("/", "/runs", "/gates", "/audit", "/runs/blocked", "/runs/completed"):
         answer = client.get(address)
         assert answer.status_code == 200, address
@@ -279,8 +295,10 @@ def test_pages_without_the_key_say_encrypted(sealed: str, settings: Settings) ->
     assert answer.status_code == 409 and KEYS_VARIABLE in answer.text
 
 
-def test_failures_that_cannot_be_read_are_not_marked_together(sealed: str, settings: Settings) -> None:
-    client = _operator(create_app(settings))
+def test_failures_that_cannot_be_read_are_not_marked_together(
+    sealed: str, settings: Settings, operator: Callable[[], PageClient]
+) -> None:
+    client = operator()
     assert client.get("/gates/approvals").text.count(" checked>") == 1
     with open_store(settings.database_url, codec=EncryptedCodec([sealed])) as store:
         RunFactory(store).blocked(message="other words")
@@ -288,9 +306,3 @@ def test_failures_that_cannot_be_read_are_not_marked_together(sealed: str, setti
     assert text.count('name="item"') == 2
     assert " checked>" not in text
     assert "cannot be read here and may differ, so none is marked" in text
-
-
-def _operator(app: Flask) -> PageClient:
-    app.test_client_class = PageClient
-    store = services(app).store
-    return signed_in_client(app, store, add_person(store, "ana", Role.OPERATOR))
