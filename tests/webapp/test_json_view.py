@@ -6,9 +6,10 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from resume_engine.core.masking import mask_json_text
 from webapp import json_view
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
@@ -25,6 +26,7 @@ def shown(value: Any, **options: int) -> str:
 @given(VALUES)
 def test_what_is_shown_is_the_same_json(value: Any) -> None:
     text = json.dumps(value)
+    assume(mask_json_text(text) == text)  # a secret by its name or shape, which chance draws too, is hidden
     assert json.loads(shown(text)) == json.loads(text)
 
 
