@@ -12,6 +12,7 @@ from flask import Flask
 
 from resume_engine.core import clock
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from tests.factories import RunFactory
 from tests.provision.app_fixtures import PageClient, signed_in_client
 from tests.webapp.helpers import give_password
 from webapp.accounts.records import Person
@@ -40,6 +41,18 @@ def database(tmp_path: Path, migrated_file: Path) -> str:
     path = tmp_path / "runs.db"
     path.write_bytes(migrated_file.read_bytes())
     return f"sqlite:///{path}"
+
+
+@pytest.fixture
+def runs(page_store: SqlCheckpointStore) -> RunFactory:
+    """Make runs in the store behind `app`."""
+    return RunFactory(page_store, worker="worker-2")
+
+
+@pytest.fixture
+def ana(sign_in: Callable[[str], PageClient]) -> PageClient:
+    """An operator who is signed in."""
+    return sign_in("ana")
 
 
 @pytest.fixture

@@ -28,11 +28,6 @@ PETRA = Actor(name="petra@example.com", role=Role.ADMIN, channel=Channel.CLI)
 
 
 @pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    return RunFactory(page_store)
-
-
-@pytest.fixture
 def alice(sign_in: SignIn) -> PageClient:
     return sign_in("alice")
 

@@ -10,7 +10,6 @@ import pytest
 
 from resume_engine.core.audit import EventType
 from resume_engine.core.run import RunStatus
-from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory, steps
 from tests.provision.app_fixtures import PageClient
 from tests.webapp.helpers import events
@@ -18,16 +17,6 @@ from webapp.pages.decision_forms import BULK_LIMIT
 
 SignIn = Callable[[str], PageClient]
 ADDRESS = "/gates/approvals?cause=Invalid+API+key"
-
-
-@pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    return RunFactory(page_store)
-
-
-@pytest.fixture
-def ana(sign_in: SignIn) -> PageClient:
-    return sign_in("ana")
 
 
 def offered(text: str) -> list[str]:

@@ -14,7 +14,6 @@ from werkzeug.test import TestResponse
 from resume_engine.core.audit import EventType
 from resume_engine.core.decisions import DecisionKind
 from resume_engine.core.run import Run, RunStatus
-from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory, failing, passing, steps
 from tests.provision.app_fixtures import PageClient
 from tests.webapp.helpers import events
@@ -28,16 +27,6 @@ DECISIONS = (
     EventType.GATE_PROD_RESUME_ACK,
     EventType.GATE_REJECTED,
 )
-
-
-@pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    return RunFactory(page_store, worker="worker-2")
-
-
-@pytest.fixture
-def ana(sign_in: SignIn) -> PageClient:
-    return sign_in("ana")
 
 
 def waiting_for(runs: RunFactory, kind: str) -> Run:

@@ -10,18 +10,12 @@ from collections.abc import Callable
 import pytest
 
 from resume_engine.core.audit import EventType
-from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory, passing
 from tests.provision.app_fixtures import PageClient, Statements
 from tests.webapp.helpers import events
 from webapp.pages.downloads import safe_name, trace_lines
 
 SignIn = Callable[[str], PageClient]
-
-
-@pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    return RunFactory(page_store)
 
 
 def test_the_audit_log_is_the_engines_byte_for_byte(runs: RunFactory, sign_in: SignIn) -> None:

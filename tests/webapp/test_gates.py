@@ -11,22 +11,11 @@ import pytest
 
 from resume_engine.core.clock import utc_now
 from resume_engine.core.run import Run
-from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory, ago, at, steps
 from tests.provision.app_fixtures import PageClient
 from webapp.pages import gates
 
 SignIn = Callable[[str], PageClient]
-
-
-@pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    return RunFactory(page_store, worker="worker-2")
-
-
-@pytest.fixture
-def ana(sign_in: SignIn) -> PageClient:
-    return sign_in("ana")
 
 
 def listed(text: str) -> list[str]:

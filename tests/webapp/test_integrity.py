@@ -27,11 +27,6 @@ KEY = SecretKey("a secret of the tests, long enough")
 
 
 @pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    return RunFactory(page_store)
-
-
-@pytest.fixture
 def alice(sign_in: Callable[[str], PageClient]) -> PageClient:
     return sign_in("alice")
 

@@ -29,16 +29,6 @@ decisions = ["human_approval"]
 OPEN = r'id="meanwhile" data-mark="([^"]+)" data-open="([^"]*)"'
 
 
-@pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    return RunFactory(page_store, worker="worker-2")
-
-
-@pytest.fixture
-def ana(sign_in: SignIn) -> PageClient:
-    return sign_in("ana")
-
-
 def mark_on(text: str) -> str:
     """Return how far a page with a form says that it is."""
     found = re.search(r'id="meanwhile" data-mark="([^"]+)"', text)

@@ -28,12 +28,6 @@ from webapp.metrics import LEASE_LOST
 Samples = dict[str, dict[tuple[str, ...], float]]
 
 
-@pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    """Make runs in the store behind `app`."""
-    return RunFactory(page_store)
-
-
 def ask(app: Flask, **headers: str) -> TestResponse:
     return app.test_client().get("/metrics", headers=headers)
 

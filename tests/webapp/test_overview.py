@@ -7,7 +7,6 @@ from collections.abc import Callable
 from html import unescape
 from urllib.parse import parse_qs, urlsplit
 
-import pytest
 from werkzeug.datastructures import MultiDict
 
 from resume_engine.core.clock import utc_now
@@ -19,16 +18,6 @@ from tests.webapp.test_gates import listed
 from webapp.pages import run_url
 
 SignIn = Callable[[str], PageClient]
-
-
-@pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    return RunFactory(page_store, worker="worker-2")
-
-
-@pytest.fixture
-def ana(sign_in: SignIn) -> PageClient:
-    return sign_in("ana")
 
 
 def listed_by(client: PageClient, store: SqlCheckpointStore, href: str) -> int:

@@ -52,16 +52,6 @@ def settings(settings: Settings, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    return RunFactory(page_store, worker="worker-2")
-
-
-@pytest.fixture
-def ana(sign_in: SignIn) -> PageClient:
-    return sign_in("ana")
-
-
-@pytest.fixture
 def oscar(sign_in: SignIn) -> PageClient:
     return sign_in("oscar")
 

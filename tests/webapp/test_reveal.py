@@ -31,11 +31,6 @@ MESSAGE = f"login with password={CANARY} failed at postgres://u:{CANARY}@h/db"
 
 
 @pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    return RunFactory(page_store)
-
-
-@pytest.fixture
 def run(runs: RunFactory) -> Run:
     """A run with the canary in metadata, inputs, outputs, message and traceback."""
     made = runs.engine.start_run("billing", metadata={"apiKey": CANARY, "team": "claims"})

@@ -8,19 +8,11 @@ from contextlib import suppress
 from html import unescape
 from typing import Any
 
-import pytest
-
 from resume_engine.core.step import Step
-from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory, failing, passing
 from tests.provision.app_fixtures import PageClient
 
 SignIn = Callable[[str], PageClient]
-
-
-@pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    return RunFactory(page_store)
 
 
 def text_of(page: str) -> str:

@@ -11,18 +11,12 @@ import pytest
 
 from resume_engine.core.run import Run
 from resume_engine.core.step_record import StepKind
-from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory, ago, at, failing, passing, steps
 from tests.provision.app_fixtures import PageClient, Statements
 
 SignIn = Callable[[str], PageClient]
 MOST_STATEMENTS = 6
 TABS = ("steps", "decisions", "events", "trace", "metadata")
-
-
-@pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    return RunFactory(page_store)
 
 
 def records_of(page: str) -> list[int]:
@@ -55,7 +49,7 @@ def test_a_blocked_run_says_what_stopped_it_and_offers_the_decision(
         "Why it stopped step 1 step_1 · attempt 1 · permanent",
         "PermanentStepError: Invalid API key",
         "raised as PermanentStepError",
-        "worker-1",
+        "worker-2",
         "Traceback",
     ):
         assert expected in words, expected
@@ -144,7 +138,7 @@ def test_decisions_keep_their_author_reason_and_result(runs: RunFactory, sign_in
     runs.engine.record_compensation(run.run_id, result={"refund_id": "r-1"}, note="refunded by hand")
     page = sign_in("ana").get(f"/runs/{run.run_id}?tab=decisions").text
     words = text_of(page.partition('id="decisions"')[2])
-    assert "Compensation recorded by worker-1" in words
+    assert "Compensation recorded by worker-2" in words
     assert "refunded by hand" in words
     assert "r-1" in words
     assert f'href="/runs/{run.run_id}/steps/1"' in page

@@ -10,17 +10,11 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from resume_engine.core.run_summary import RunState
-from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory, ago, at
 from tests.provision.app_fixtures import PageClient, Statements
 
 SignIn = Callable[[str], PageClient]
 MOST_STATEMENTS = 6
-
-
-@pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    return RunFactory(page_store)
 
 
 def rows_of(page: str) -> list[str]:

@@ -27,11 +27,6 @@ BULK = "/gates/approvals?cause=Invalid+API+key"
 
 
 @pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    return RunFactory(page_store, worker="worker-2")
-
-
-@pytest.fixture
 def tired(left_open: SignIn) -> PageClient:
     """An operator with a password, who signed in six minutes ago."""
     return left_open("ana")

@@ -13,7 +13,6 @@ import pytest
 from flask import Flask
 from sqlalchemy import text
 
-from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory
 from tests.provision.app_fixtures import PageClient
 from tests.webapp.conftest import FakeClock
@@ -22,11 +21,6 @@ from webapp.accounts.records import Person
 
 SignIn = Callable[[str], PageClient]
 TYPED = "typed in the night c4nary9x"
-
-
-@pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    return RunFactory(page_store)
 
 
 def hidden(name: str, page: str) -> str:
