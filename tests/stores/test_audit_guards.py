@@ -73,13 +73,15 @@ def test_what_stands_is_neither_changed_nor_removed(filled: SqlCheckpointStore, 
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_insert_or_replace_does_not_go_around_it(sqlite_file_store: SqlCheckpointStore, table: str) -> None:
+def test_insert_or_replace_does_not_go_around_it(tmp_path: Path, migrated_file: Path, table: str) -> None:
     """SQLite deletes the old row without asking its triggers, unless a connection wants it otherwise."""
-    RunFactory(sqlite_file_store).every_state()
-    seal(sqlite_file_store, KEY)
-    with pytest.raises(IntegrityError), sqlite_file_store.writing() as conn:
-        conn.execute(text("PRAGMA recursive_triggers = OFF"))
-        conn.execute(text(f"INSERT OR REPLACE INTO {table} SELECT * FROM {table} LIMIT 1"))
+    path = shutil.copyfile(migrated_file, tmp_path / "runs.db")
+    with open_store(f"sqlite:///{path}") as store:  # of its own: the connection keeps the setting
+        RunFactory(store).every_state()
+        seal(store, KEY)
+        with pytest.raises(IntegrityError), store.writing() as conn:
+            conn.execute(text("PRAGMA recursive_triggers = OFF"))
+            conn.execute(text(f"INSERT OR REPLACE INTO {table} SELECT * FROM {table} LIMIT 1"))
 
 
 @pytest.mark.parametrize(
