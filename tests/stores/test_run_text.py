@@ -18,6 +18,7 @@ from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import PayloadLockedError, PayloadUnreadableError
 from resume_engine.core.failure_classifier import PartialStepError, PermanentStepError, TransientStepError
 from resume_engine.core.masking import MASK, mask_text, mask_value
+from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage.audit_queries import AuditQueries
 from resume_engine.storage.encryption import EncryptedCodec
 from resume_engine.storage.event_texts import event_texts
@@ -27,6 +28,7 @@ from resume_engine.storage.run_text import load_run_text
 from resume_engine.storage.schema import step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.guards import unguarded
+from tests.stores.query_plans import statements_of
 
 SECRETS = {"apiKey": "k-5e5e5e5e", "nested": [{"password": "hunter2"}], "text": "Bearer abcdef123456"}
 ODD = {"name": 'Zoë "q" \\ \n\t', "list": [1, 2.5, True, None, {"a": []}], "big": 10**30, "none": None}
@@ -34,8 +36,8 @@ ODD = {"name": 'Zoë "q" \\ \n\t', "list": [1, 2.5, True, None, {"a": []}], "big
 
 def the_text(store: SqlCheckpointStore, run_id: str, *, masked: bool) -> Any:
     found = load_run_text(store, run_id, masked=masked)
-    assert found is not None
-    return json.loads(found)
+    assert found is not None and found.text is not None
+    return json.loads(found.text)
 
 
 def assert_same(store: SqlCheckpointStore, run_id: str) -> dict[str, Any]:
@@ -136,6 +138,32 @@ def test_a_run_without_records_and_none_at_all(store: SqlCheckpointStore) -> Non
 def test_moments_are_written_as_python_writes_them(store: SqlCheckpointStore, microsecond: int) -> None:
     with clock.replaced_by(ManualClock(datetime(2026, 1, 2, 3, 4, 5, microsecond, tzinfo=UTC))):
         assert_same(store, workflow(store, {}, {"a": 1}))
+
+
+def test_moments_are_in_utc_whatever_the_clock_of_a_session_says(postgres_store: SqlCheckpointStore) -> None:
+    run_id = workflow(postgres_store, {}, {"a": 1}, PermanentStepError("no"))
+    odd = {"options": "-c TimeZone=Asia/Kolkata -c DateStyle=German"}
+    url = postgres_store.engine.url.update_query_dict(odd)
+    with open_store(url.render_as_string(hide_password=False)) as there:
+        with there.asking() as conn:
+            assert conn.exec_driver_sql("SHOW TimeZone").scalar_one() == "Asia/Kolkata"
+        expected = assert_same(there, run_id)
+        assert_same_events(there, run_id)
+    assert expected["steps"] == assert_same(postgres_store, run_id)["steps"]
+
+
+def test_who_does_not_want_the_records_reads_the_run_alone(store: SqlCheckpointStore) -> None:
+    run_id = workflow(store, {}, {"a": 1})
+    seen: list[RunSummary] = []
+
+    def refuse(run: RunSummary) -> bool:
+        seen.append(run)
+        return False
+
+    with statements_of(store) as sent:
+        found = load_run_text(store, run_id, masked=True, wanted=refuse)
+    assert found == (seen[0], None) and seen == [store.load_summary(run_id)]
+    assert len(sent) == 1 and "step_records" not in sent[0].sql
 
 
 def test_a_mark_that_leads_nowhere_is_told(store: SqlCheckpointStore) -> None:

@@ -20,6 +20,11 @@ def load(run_id: str) -> RunSummary:
     run = current_store().load_summary(run_id)
     if run is None:
         raise RunNotFoundError(run_id)
+    return allowed(run)
+
+
+def allowed(run: RunSummary) -> RunSummary:
+    """Return the run; raise `AccessDeniedError` when the key is not for it."""
     assert_may_touch(run.environment, run.run_id)
     return run
 

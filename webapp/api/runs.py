@@ -12,7 +12,6 @@ from resume_engine.core.errors import RunExistsError, RunNotFoundError
 from resume_engine.core.idempotency import generate_run_id
 from resume_engine.core.permissions import Permission
 from resume_engine.core.run import parse_environment
-from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.workflow import new_run
 from resume_engine.storage.keyset import Cursor
 from resume_engine.storage.run_text import load_run_text
@@ -94,10 +93,17 @@ def list_runs(query: RunListQuery) -> dict[str, Any]:
 @requires(Permission.RUNS_READ)
 def show_run(path: RunPath) -> Response:
     """Return a run with all its records; auditors get secrets masked."""
-    run = one_run.load(path.run_id)
-    if conditions.is_known(run):
-        return conditions.not_modified(run)
-    return conditions.tagged(_whole(run), run)
+    found = load_run_text(
+        current_store(),
+        path.run_id,
+        masked=not one_run.sees_secrets(),
+        wanted=lambda run: not conditions.is_known(one_run.allowed(run)),
+    )
+    if found is None:
+        raise RunNotFoundError(path.run_id)
+    if found.text is None:
+        return conditions.not_modified(found.summary)
+    return conditions.tagged(Response(found.text, content_type="application/json"), found.summary)
 
 
 @requires(Permission.RUNS_READ)
@@ -122,11 +128,3 @@ def list_blockers(path: RunPath) -> Response:
         "blockers": status["resume_blockers"],
     }
     return conditions.answer(body, run)
-
-
-def _whole(summary: RunSummary) -> Response:
-    # Read after the summary: its tag is then never newer than what is sent under it.
-    text = load_run_text(current_store(), summary.run_id, masked=not one_run.sees_secrets())
-    if text is None:
-        raise RunNotFoundError(summary.run_id)
-    return Response(text, content_type="application/json")

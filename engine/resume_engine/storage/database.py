@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
@@ -24,15 +24,13 @@ class Database:
     (`SchemaOutdatedError`, `SchemaTooNewError`).
     """
 
-    _reading_options: Mapping[str, Any] = {}
-
     def __init__(
         self, engine: Engine, *, check_schema: bool = True, codec: PayloadCodec | None = None
     ) -> None:
         self.codec = codec_from_environment() if codec is None else codec
         self._locked: str | None = None
         self._engine = engine
-        self._reading_engine = engine.execution_options(**self._reading_options)
+        self._reading_engine = engine
         self._writing_engine = engine.execution_options(writes=True)
         self._asking_engine = engine.execution_options(asks=True)
         if check_schema:

@@ -8,7 +8,7 @@ What was given is its input, merged with the outputs of the completed steps from
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
@@ -56,53 +56,55 @@ class RunInputs:
         if self._follows(stored):
             return dict(self._state)
         given: dict[str, Any] = self._codec.decode(stored)
-        if _moves_state(row):
+        if moves_state(row.status, row.kind):
             self._first, self._state = row.sequence, dict(given)
         return given
 
     def after(self, row: Any, output: dict[str, Any] | None) -> None:
         """Merge the output of the row that was asked for."""
-        if output and _moves_state(row):
+        if output and moves_state(row.status, row.kind):
             self._state |= output
 
     def _follows(self, stored: str) -> bool:
         if not stored.startswith(MARK):
             return False
-        if int(stored[1:]) != self._first:
-            raise PayloadUnreadableError(f"it follows from record {stored[1:]}, which is not there")
+        _assert_behind(stored, self._first)
         return True
 
 
-class InputTexts(RunInputs):
-    """Do the same with JSON text: a field is written once, when it comes into the state, not for every row.
+def input_texts(
+    steps: Iterable[tuple[int, bool, str, dict[str, Any] | None]], mask: Callable[[str], str] | None
+) -> Iterator[str]:
+    """Yield the inputs of the records of one run as JSON text, as `RunInputs` gives them as objects.
 
-    Only for payloads of plain JSON (`is_plain`). `mask` is what fields and whole inputs are shown through.
+    Each step is its sequence, whether it moves the state, the text of its input column, unsealed, and its
+    output. Only for payloads of plain JSON (`is_plain`). `mask` is what fields and whole inputs are shown
+    through. A field is written once, when it comes into the state, not for every step.
     """
+    first = -1
+    fields: dict[str, str] = {}  # name -> `"name": value`, in the order in which they came
+    for sequence, moves, text, output in steps:
+        if text.startswith(MARK):
+            _assert_behind(text, first)
+            yield f"{{{', '.join(fields.values())}}}"
+        else:
+            if moves:
+                first, fields = sequence, {}
+                _write(json.loads(text), fields, mask)
+            yield text if mask is None else mask(text)
+        if moves and output:
+            _write(output, fields, mask)
 
-    def __init__(self, codec: PayloadCodec, mask: Callable[[str], str] | None) -> None:
-        super().__init__(codec)
-        self._mask = mask
-        self._fields: dict[str, str] = {}  # name -> `"name": value`, in the order in which they came
 
-    def text_before(self, row: Any, text: str) -> str:
-        """Return the text of the input of the next row, `text` being what its column holds, unsealed."""
-        if self._follows(text):
-            return f"{{{', '.join(self._fields.values())}}}"
-        if _moves_state(row):
-            self._first, self._fields = row.sequence, {}
-            self._write(json.loads(text))
-        return text if self._mask is None else self._mask(text)
+def _write(values: dict[str, Any], fields: dict[str, str], mask: Callable[[str], str] | None) -> None:
+    for name, value in values.items():
+        text = f"{_quoted(name)}: {_WRITERS.get(type(value), json.dumps)(value)}"
+        fields[name] = text if mask is None else mask(text)
 
-    def text_after(self, row: Any, output: dict[str, Any] | None) -> None:
-        """Merge the output of the row that was asked for."""
-        if output and _moves_state(row):
-            self._write(output)
 
-    def _write(self, values: dict[str, Any]) -> None:
-        fields, mask = self._fields, self._mask
-        for name, value in values.items():
-            text = f"{_quoted(name)}: {_WRITERS.get(type(value), json.dumps)(value)}"
-            fields[name] = text if mask is None else mask(text)
+def _assert_behind(mark: str, first: int) -> None:
+    if int(mark[len(MARK) :]) != first:
+        raise PayloadUnreadableError(f"it follows from record {mark[len(MARK) :]}, which is not there")
 
 
 def is_plain(text: str) -> bool:
@@ -110,9 +112,9 @@ def is_plain(text: str) -> bool:
     return payloads.TAG not in text and payloads.ENVELOPE not in text
 
 
-def _moves_state(row: Any) -> bool:
+def moves_state(status: str, kind: str) -> bool:
     """Return whether what a record was given and gave out is what those behind it build on."""
-    return row.kind == _STEP and row.status in COMPLETED_STATUSES
+    return kind == _STEP and status in COMPLETED_STATUSES
 
 
 def inputs_behind(conn: Connection, codec: PayloadCodec, run_id: str, after: int) -> RunInputs:

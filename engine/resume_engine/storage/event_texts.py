@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Iterator, Sequence
+from itertools import repeat
 from json.encoder import encode_basestring_ascii as quoted
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -20,55 +21,67 @@ from resume_engine.core.permissions import Role
 from resume_engine.storage import previews
 from resume_engine.storage.audit_queries import AuditQueries, EventFilter
 from resume_engine.storage.driver import asked_again
+from resume_engine.storage.moment_texts import StoredMoment, moment_texts
 from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.run_reader import steps_of
 from resume_engine.storage.schema import step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
-from resume_engine.storage.step_texts import moment_text, string_text
+from resume_engine.storage.step_texts import string_texts
 
 _ROWS_PER_FETCH = 2_000
 
 
-class _Row(NamedTuple):
-    sequence: int
-    legacy_duplicate: int
-    step_name: str
-    step_index: int
-    status: str
-    attempt: int
-    idempotency_key: str
-    input_hash: str
-    failure_classification: str | None
-    error_message: str | None
-    worker: str | None
-    timestamp: Any
+class _Columns(NamedTuple):
+    sequence: Sequence[int]
+    legacy_duplicate: Sequence[int]
+    step_name: Sequence[str]
+    step_index: Sequence[int]
+    status: Sequence[str]
+    attempt: Sequence[int]
+    idempotency_key: Sequence[str]
+    input_hash: Sequence[str]
+    failure_classification: Sequence[str | None]
+    error_message: Sequence[str | None]
+    worker: Sequence[str | None]
+    timestamp: Sequence[str]
 
 
-_COLUMNS = tuple(step_records.c[name] for name in _Row._fields)
+_COLUMNS = tuple(
+    StoredMoment(step_records.c[name]) if name == "timestamp" else step_records.c[name]
+    for name in _Columns._fields
+)
+_EVENT = (
+    f'{{"event_id": null, "event_type": "{EventType.STEP_RECORDED}", "actor": %s, "role": "{Role.RUNNER}", '
+    f'"channel": "{Channel.LIBRARY}", "run_id": %s, "failure_key": %s, "note": null, '
+    '"payload": {"step_name": %s, "step_index": %s, "sequence": %s, "status": %s, "attempt": %s, '
+    '"idempotency_key": %s, "input_hash": %s, "failure_classification": %s, "error_message": %s}, '
+    '"created_at": %s}'
+)
+"""A test holds it together with `core.audit.step_event`."""
 
 
 def event_texts(store: SqlCheckpointStore, run_id: str) -> Iterator[str]:
     """Yield all events of a run by time, secrets masked: what `AuditQueries.stream_run` gives, as JSON."""
     stored = (event.to_dict() for event in AuditQueries(store).stream(EventFilter(run_id=run_id)))
     of_run = ((json.dumps(event["created_at"]), json.dumps(event)) for event in stored)
-    of_steps = (_timed(run_id, row, store.codec) for row in _rows(store, run_id))
     # Moments are written alike and in UTC, so that their texts are in the order of time.
-    for _, text in heapq.merge(of_run, of_steps, key=itemgetter(0)):
+    for _, text in heapq.merge(of_run, _of_steps(store, run_id), key=itemgetter(0)):
         yield text
 
 
-def _rows(store: SqlCheckpointStore, run_id: str) -> Iterator[_Row]:
+def _of_steps(store: SqlCheckpointStore, run_id: str) -> Iterator[tuple[str, str]]:
     position = (-1, -1)
     while True:
         found = _fetch(store, run_id, position)
-        yield from found
+        if found:
+            yield from _timed(run_id, _Columns(*zip(*found, strict=True)), store.codec)
         if len(found) < _ROWS_PER_FETCH:
             return
-        position = (found[-1].sequence, found[-1].legacy_duplicate)
+        position = found[-1][:2]
 
 
 @asked_again
-def _fetch(store: SqlCheckpointStore, run_id: str, position: tuple[int, int]) -> list[_Row]:
+def _fetch(store: SqlCheckpointStore, run_id: str, position: tuple[int, int]) -> Sequence[Any]:
     place = tuple_(step_records.c.sequence, step_records.c.legacy_duplicate)
     query = (
         steps_of(run_id, select(*_COLUMNS))
@@ -77,21 +90,30 @@ def _fetch(store: SqlCheckpointStore, run_id: str, position: tuple[int, int]) ->
     )
     with store.asking() as conn:
         found: Sequence[Any] = conn.execute(query).cursor.fetchall()
-    return list(map(_Row._make, found))
+    return found
 
 
-def _timed(run_id: str, row: _Row, codec: PayloadCodec) -> tuple[str, str]:
-    """Return the time and text of a record's event; a test holds it together with `core.audit.step_event`."""
-    moment, failure = moment_text(row.timestamp), row.failure_classification
-    key = f'"{row.step_index}:{row.sequence}"' if failure else "null"
-    error = string_text(previews.message(codec, row.error_message))
-    return moment, (
-        f'{{"event_id": null, "event_type": "{EventType.STEP_RECORDED}", '
-        f'"actor": {quoted(row.worker or "engine")}, "role": "{Role.RUNNER}", '
-        f'"channel": "{Channel.LIBRARY}", "run_id": {quoted(run_id)}, "failure_key": {key}, "note": null, '
-        f'"payload": {{"step_name": {quoted(row.step_name)}, "step_index": {row.step_index}, '
-        f'"sequence": {row.sequence}, "status": {quoted(row.status)}, "attempt": {row.attempt}, '
-        f'"idempotency_key": {quoted(row.idempotency_key)}, "input_hash": {quoted(row.input_hash)}, '
-        f'"failure_classification": {string_text(failure)}, "error_message": {error}}}, '
-        f'"created_at": {moment}}}'
+def _timed(run_id: str, steps: _Columns, codec: PayloadCodec) -> Iterator[tuple[str, str]]:
+    """Yield the time and text of the events that records stand for."""
+    moments = moment_texts(steps.timestamp)
+    values = (
+        (quoted(worker or "engine") for worker in steps.worker),
+        repeat(quoted(run_id), len(moments)),
+        map(_failure_key, steps.step_index, steps.sequence, steps.failure_classification),
+        map(quoted, steps.step_name),
+        steps.step_index,
+        steps.sequence,
+        map(quoted, steps.status),
+        steps.attempt,
+        map(quoted, steps.idempotency_key),
+        map(quoted, steps.input_hash),
+        string_texts(steps.failure_classification),
+        string_texts(previews.message(codec, text) for text in steps.error_message),
+        moments,
     )
+    for moment, event in zip(moments, zip(*values, strict=True), strict=True):
+        yield moment, _EVENT % event
+
+
+def _failure_key(step_index: int, sequence: int, failure: str | None) -> str:
+    return f'"{step_index}:{sequence}"' if failure else "null"

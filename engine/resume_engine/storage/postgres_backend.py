@@ -36,9 +36,6 @@ class PostgresCheckpointStore(SqlCheckpointStore):
     version and by unique keys.
     """
 
-    # READ COMMITTED would show every statement of a transaction another state of the database.
-    _reading_options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
-
     def __init__(
         self, database_url: str, *, check_schema: bool = True, codec: PayloadCodec | None = None
     ) -> None:
@@ -56,6 +53,10 @@ class PostgresCheckpointStore(SqlCheckpointStore):
         )
         _ping_when_idle(self._autocommitting)
         super().__init__(engine, check_schema=check_schema, codec=codec)
+        # READ COMMITTED would show every statement of a transaction another state of the database.
+        self._reading_engine = self._autocommitting.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
         renew_connections_in_children(self)
 
     def asking(self) -> AbstractContextManager[Connection]:

@@ -31,12 +31,15 @@ AnyRow = Any
 
 # In the order in which `summary_from_row` reads them: first what a summary calls by the same name.
 PLAIN_FIELDS = tuple(field.name for field in fields(RunSummary) if field.name in runs.c)
-_LARGE = ("metadata_json", "initial_input_json", "workflow_json")
+_FAILURE_FIELDS = tuple(field.name for field in fields(Failure))
+_FAILURE = slice(len(PLAIN_FIELDS), len(PLAIN_FIELDS) + len(_FAILURE_FIELDS))
 SUMMARY_COLUMNS = [
     *(runs.c[name] for name in PLAIN_FIELDS),
-    *(column for column in runs.c if column.name not in (*PLAIN_FIELDS, *_LARGE)),
+    *(runs.c[name if name == "failed_at" else f"failure_{name}"] for name in _FAILURE_FIELDS),
+    runs.c.in_flight_json,
 ]
 _STATUSES = {status.value: status for status in RunStatus}
+_CLASSES = {failure.value: failure for failure in FailureClassification}
 _ENVIRONMENTS = {environment.value: environment for environment in Environment}
 
 
@@ -50,26 +53,19 @@ def summary_from_row(row: AnyRow, codec: PayloadCodec = PLAIN, *, lease_live: bo
     values["status"] = _STATUSES[values["status"]]
     values["environment"] = _ENVIRONMENTS[values["environment"]]
     values["blocked_by"] = _split_actions(values["blocked_by"])
-    values["failure"] = _failure_from_row(row, codec)
+    values["failure"] = _failure(row[_FAILURE], codec)
     values["in_flight"] = _in_flight_from_text(row.in_flight_json)
     values["lease_live"] = lease_live
     return RunSummary.of(values)
 
 
-def _failure_from_row(row: AnyRow, codec: PayloadCodec) -> Failure | None:
-    if row.failure_sequence is None:
+def _failure(found: Sequence[Any], codec: PayloadCodec) -> Failure | None:
+    values = dict(zip(_FAILURE_FIELDS, found, strict=True))
+    if values["sequence"] is None:
         return None
-    return Failure(
-        step_index=row.failure_step_index,
-        step_name=row.failure_step_name,
-        sequence=row.failure_sequence,
-        classification=FailureClassification(row.failure_classification),
-        error_type=row.failure_error_type,
-        message=codec.decode_text(row.failure_message or ""),
-        failed_at=row.failed_at,
-        attempts=row.failure_attempts,
-        lease_token=row.failure_lease_token,
-    )
+    values["classification"] = _CLASSES[values["classification"]]
+    values["message"] = codec.decode_text(values["message"] or "")
+    return Failure(**values)
 
 
 def _in_flight_from_text(text: str | None) -> tuple[StepInFlight, ...]:

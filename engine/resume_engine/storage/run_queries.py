@@ -109,7 +109,7 @@ class RunQueries:
         stretch = Stretch(cursor=cursor, limit=limit + 1)
         query = self._search(wanted, names, stretch) if wanted.has_search else list_query(wanted, stretch)
         with self._store.asking() as conn:
-            found = [previews.run(row, self._store.codec) for row in conn.execute(query)]
+            found = [previews.run(row, self._store.codec) for row in conn.execute(query).all()]
         return cut_page(found, cursor, limit, lambda run: (run.created_at, run.run_id))
 
     def count_blocked(self) -> list[BlockedCount]:

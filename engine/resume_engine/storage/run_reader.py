@@ -5,10 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, exists, false, func, literal, or_, select, tuple_
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Select,
+    and_,
+    bindparam,
+    exists,
+    false,
+    func,
+    literal,
+    or_,
+    select,
+    tuple_,
+)
 
 from resume_engine.core import clock
 from resume_engine.core.actor import key_id_of
@@ -36,12 +50,16 @@ from resume_engine.storage.schema import api_keys, audit_events, decisions, runs
 
 _STEPS_PER_FETCH = 500
 _OUTPUTS_PER_FETCH = 2_000
-# Made once: to name fifty columns costs more than to ask for them.
+# Made once: to put a statement together, and to find out that it is known, costs more than to ask it.
+RUN_ID: BindParameter[str] = bindparam("run_id")
 _SUMMARIES = select(*rows.SUMMARY_COLUMNS)
-_RUNS = _SUMMARIES.add_columns(runs.c.metadata_json)
+_RUN = _SUMMARIES.add_columns(runs.c.metadata_json).where(runs.c.run_id == RUN_ID)
+_UNDECIDED_RUN = _RUN.where(~exists().where(decisions.c.run_id == RUN_ID))
+_DECISIONS = select(decisions).where(decisions.c.run_id == RUN_ID).order_by(decisions.c.decision_id)
 _RECORDS = select(step_records)
 _OUTPUTS = select(*rows.OUTPUT_COLUMNS)
-_Head = tuple[RunSummary, dict[str, Any]]
+Head = tuple[RunSummary, dict[str, Any]]
+"""A run without its records, and its metadata with the view of its decisions."""
 _LAST = 2**31 - 1  # behind every copy that stands at one sequence
 
 
@@ -66,9 +84,8 @@ class RunReader(Database):
         """Return a run about which nothing was decided, as nearly all are: one statement."""
         if not self._outlives_close or not is_storable(run_id):
             return None
-        decided = exists().where(decisions.c.run_id == run_id)
         with self.asking() as conn:
-            row = conn.execute(_RUNS.where(runs.c.run_id == run_id, ~decided)).one_or_none()
+            row = conn.execute(_UNDECIDED_RUN, {"run_id": run_id}).one_or_none()
         return None if row is None else self._run_later(self._head(row, ()))
 
     def _read_run(self, run_id: str, *, with_steps: bool) -> Run | None:
@@ -81,14 +98,20 @@ class RunReader(Database):
             return rows.run_from_row(*head, list(rows.steps_from_rows(records, self.codec)))
         return self._run_later(head)
 
-    def head_in_tx(self, conn: Connection, run_id: str) -> _Head | None:
-        """Return a run without its records, and its metadata with the view of its decisions, or None."""
-        if not is_storable(run_id):
-            return None
-        row = conn.execute(_RUNS.where(runs.c.run_id == run_id)).one_or_none()
-        return None if row is None else self._head(row, _decisions_in_tx(conn, run_id, None, self.codec))
+    def head_in_tx(self, conn: Connection, run_id: str) -> Head | None:
+        """Return a run and the view of its decisions, or None; two statements."""
+        row = self.row_in_tx(conn, run_id)
+        return None if row is None else self.decided_in_tx(conn, row)
 
-    def _head(self, row: Any, decided: Sequence[Decision]) -> _Head:
+    def row_in_tx(self, conn: Connection, run_id: str) -> rows.AnyRow | None:
+        """Return the row of a run, which begins with `SUMMARY_COLUMNS`, or None."""
+        return conn.execute(_RUN, {"run_id": run_id}).one_or_none() if is_storable(run_id) else None
+
+    def decided_in_tx(self, conn: Connection, row: rows.AnyRow) -> Head:
+        """Return the run of a row and the view of its decisions."""
+        return self._head(row, _decisions_in_tx(conn, row.run_id, self.codec))
+
+    def _head(self, row: rows.AnyRow, decided: Sequence[Decision]) -> Head:
         summary = rows.summary_from_row(row, self.codec)
         metadata = self.codec.decode(row.metadata_json)
         metadata.pop("gates", None)  # 0.2.0 kept decisions there; they are rows now
@@ -96,7 +119,7 @@ class RunReader(Database):
             metadata["gates"] = gates_view(decided, closed_gates(summary, decided, clock.utc_now()))
         return summary, metadata
 
-    def _run_later(self, head: _Head) -> Run:
+    def _run_later(self, head: Head) -> Run:
         """Return a run whose records are read when they are asked for."""
         return rows.run_from_row(*head, lambda: self._steps_until(head[0]))
 
@@ -114,11 +137,15 @@ class RunReader(Database):
         if not is_storable(run_id):
             return None
         with self.asking() as conn:
-            live = func.coalesce(runs.c.lease_expires_at > self.database_now(), false()).label("lease_live")
-            row = conn.execute(_SUMMARIES.add_columns(live).where(runs.c.run_id == run_id)).one_or_none()
+            row = conn.execute(self._run_and_lease, {"run_id": run_id}).one_or_none()
         if row is None:
             return None
         return rows.summary_from_row(row, self.codec, lease_live=bool(row.lease_live))
+
+    @cached_property
+    def _run_and_lease(self) -> Select[Any]:
+        live = func.coalesce(runs.c.lease_expires_at > self.database_now(), false()).label("lease_live")
+        return _SUMMARIES.add_columns(live).where(runs.c.run_id == RUN_ID)
 
     @asked_again
     def load_metadata(self, run_id: str) -> dict[str, Any] | None:
@@ -290,7 +317,7 @@ class RunReader(Database):
     def list_decisions(self, run_id: str, *, failure_key: str | None = None) -> Sequence[Decision]:
         """Return the decisions of a run, oldest first; only those of one failure event if given."""
         with self.asking() as conn:
-            return _decisions_in_tx(conn, run_id, failure_key, self.codec)
+            return _decisions_in_tx(conn, run_id, self.codec, failure_key)
 
     @asked_again
     def owners_of_keys(self, actor_names: Collection[str]) -> Mapping[str, str]:
@@ -310,7 +337,7 @@ class RunReader(Database):
             return [rows.event_from_row(row, self.codec) for row in conn.execute(query)]
 
 
-def steps_of(run_id: str, columns: Select[Any] = _RECORDS) -> Any:
+def steps_of(run_id: str | BindParameter[str], columns: Select[Any] = _RECORDS) -> Any:
     """Return the statement for all records of a run, by sequence."""
     by_sequence = (step_records.c.sequence, step_records.c.legacy_duplicate)
     return columns.where(step_records.c.run_id == run_id).order_by(*by_sequence)
@@ -321,9 +348,7 @@ def _after_position(position: tuple[int, int]) -> Any:
 
 
 def _decisions_in_tx(
-    conn: Connection, run_id: str, failure_key: str | None, codec: PayloadCodec
+    conn: Connection, run_id: str, codec: PayloadCodec, failure_key: str | None = None
 ) -> list[Decision]:
-    query = select(decisions).where(decisions.c.run_id == run_id).order_by(decisions.c.decision_id)
-    if failure_key is not None:
-        query = query.where(decisions.c.failure_key == failure_key)
-    return [rows.decision_from_row(row, codec) for row in conn.execute(query)]
+    query = _DECISIONS if failure_key is None else _DECISIONS.where(decisions.c.failure_key == failure_key)
+    return [rows.decision_from_row(row, codec) for row in conn.execute(query, {"run_id": run_id}).all()]

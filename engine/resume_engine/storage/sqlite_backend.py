@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from time import monotonic, sleep
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, String, and_, create_engine, event, func, literal, make_url
+from sqlalchemy import URL, Connection, Engine, String, and_, bindparam, create_engine, event, func, make_url
 from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import QueuePool
@@ -112,7 +112,10 @@ class SQLiteCheckpointStore(SqlCheckpointStore):
 
     def database_now(self, plus_seconds: float = 0.0) -> Any:
         """Return the clock of this host: a SQLite database is used from one host only."""
-        return literal(utc_now() + timedelta(seconds=plus_seconds), UtcDateTime)
+        # Looked at when the statement is asked, not when it is put together.
+        return bindparam(
+            None, callable_=lambda: utc_now() + timedelta(seconds=plus_seconds), type_=UtcDateTime
+        )
 
     def scrub(self) -> str | None:
         """Write the file anew and empty its log, so that neither holds what was overwritten."""

@@ -1,49 +1,58 @@
 """The records of a run as JSON text, put together from what is stored: what `StepRecord.to_dict` gives.
 
 Payloads are stored as JSON already. To read them and write them again is most of the work of showing a long
-run; here they stay text, and only what has to be masked is looked at.
+run; here they stay text, and only what has to be masked is looked at. The work goes column by column, so that
+Python's own loops do it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Sequence
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any, NamedTuple
 
-from resume_engine.core.clock import as_utc
 from resume_engine.core.masking import mask_json_text, mask_text, may_hold_secrets
-from resume_engine.storage.derived_inputs import MARK, InputTexts, is_plain
+from resume_engine.storage.derived_inputs import MARK, input_texts, is_plain, moves_state
+from resume_engine.storage.moment_texts import StoredMoment, moment_texts
 from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.schema import step_records
 
 
-class StoredStep(NamedTuple):
-    """One row as the driver gives it, by the names of the columns."""
+class _Columns(NamedTuple):
+    """The columns of records as the driver gives them, by their names."""
 
-    step_name: str
-    step_index: int
-    input_json: str
-    input_hash: str
-    output_json: str | None
-    status: str
-    idempotency_key: str
-    timestamp: Any
-    failure_classification: str | None
-    error_message: str | None
-    sequence: int
-    attempt: int
-    started_at: Any
-    duration_ms: int | None
-    error_type: str | None
-    classified_by: str | None
-    worker: str | None
-    kind: str
+    step_name: Sequence[str]
+    step_index: Sequence[int]
+    input_json: Sequence[str]
+    input_hash: Sequence[str]
+    output_json: Sequence[str | None]
+    status: Sequence[str]
+    idempotency_key: Sequence[str]
+    timestamp: Sequence[str]
+    failure_classification: Sequence[str | None]
+    error_message: Sequence[str | None]
+    sequence: Sequence[int]
+    attempt: Sequence[int]
+    started_at: Sequence[str | None]
+    duration_ms: Sequence[int | None]
+    error_type: Sequence[str | None]
+    classified_by: Sequence[str | None]
+    worker: Sequence[str | None]
+    kind: Sequence[str]
 
 
-_SQLITE_MOMENT = len("2026-11-20 15:00:00.000001")
-COLUMNS = tuple(step_records.c[name] for name in StoredStep._fields)
+COLUMNS = tuple(
+    StoredMoment(step_records.c[name]) if name in ("timestamp", "started_at") else step_records.c[name]
+    for name in _Columns._fields
+)
+_SHOWN = (
+    "step_name step_index input_data input_hash output_data status idempotency_key timestamp "
+    "failure_classification error_message sequence attempt started_at duration_ms error_type classified_by "
+    "worker"
+)
+_OBJECT = "{" + ", ".join(f'"{name}": %s' for name in _SHOWN.split()) + "}"
+"""A test holds it together with `StepRecord.to_dict`."""
 
 
 def step_texts(found: Sequence[Sequence[Any]], codec: PayloadCodec, *, masked: bool) -> list[str] | None:
@@ -52,17 +61,41 @@ def step_texts(found: Sequence[Sequence[Any]], codec: PayloadCodec, *, masked: b
     That is so where an input follows from values that JSON lacks. Raises a `PayloadError` for what is sealed
     with a key that is not here.
     """
-    rows = [StoredStep._make(row) for row in found]
-    given = [_unsealed(row.input_json, codec) for row in rows]
-    gave = ["null" if row.output_json is None else codec.unseal(row.output_json) for row in rows]
+    if not found:
+        return []
+    steps = _Columns(*zip(*found, strict=True))
+    given = [text if text.startswith(MARK) else codec.unseal(text) for text in steps.input_json]
+    gave = ["null" if text is None else codec.unseal(text) for text in steps.output_json]
     payloads = "\n".join([*given, *gave])
     follows = any(text.startswith(MARK) for text in given)
     if follows and not is_plain(payloads):
         return None
     mask = mask_json_text if masked and may_hold_secrets(payloads) else None
-    inputs = _inputs(rows, given, gave, InputTexts(codec, mask)) if follows else _shown(given, mask)
-    errors = (_error(row, codec, masked) for row in rows)
-    return list(map(_text, rows, inputs, _shown(gave, mask), errors))
+    values = (
+        map(quoted, steps.step_name),
+        steps.step_index,
+        _inputs(steps, given, gave, mask) if follows else _shown(given, mask),
+        map(quoted, steps.input_hash),
+        _shown(gave, mask),
+        map(quoted, steps.status),
+        map(quoted, steps.idempotency_key),
+        moment_texts(steps.timestamp),
+        string_texts(steps.failure_classification),
+        string_texts(_errors(steps, codec, masked)),
+        steps.sequence,
+        steps.attempt,
+        moment_texts(steps.started_at),
+        ("null" if number is None else number for number in steps.duration_ms),
+        string_texts(steps.error_type),
+        string_texts(steps.classified_by),
+        string_texts(steps.worker),
+    )
+    return [_OBJECT % step for step in zip(*values, strict=True)]
+
+
+def string_texts(found: Iterable[str | None]) -> list[str]:
+    """Return texts as JSON strings, and null for none."""
+    return ["null" if text is None else quoted(text) for text in found]
 
 
 def _shown(texts: Sequence[str], mask: Callable[[str], str] | None) -> Iterable[str]:
@@ -70,51 +103,14 @@ def _shown(texts: Sequence[str], mask: Callable[[str], str] | None) -> Iterable[
 
 
 def _inputs(
-    rows: Sequence[StoredStep], given: Sequence[str], gave: Sequence[str], texts: InputTexts
-) -> Iterator[str]:
+    steps: _Columns, given: Sequence[str], gave: Sequence[str], mask: Callable[[str], str] | None
+) -> Iterable[str]:
+    moving = map(moves_state, steps.status, steps.kind)
     outputs = json.loads(f"[{','.join(gave)}]")  # in one go
-    for row, text, output in zip(rows, given, outputs, strict=True):
-        yield texts.text_before(row, text)
-        texts.text_after(row, output)
+    return input_texts(zip(steps.sequence, moving, given, outputs, strict=True), mask)
 
 
-def _unsealed(stored: str, codec: PayloadCodec) -> str:
-    return stored if stored.startswith(MARK) else codec.unseal(stored)
-
-
-def _error(row: StoredStep, codec: PayloadCodec, masked: bool) -> str | None:
-    if row.error_message is None:
-        return None
-    message = codec.decode_text(row.error_message)
-    return mask_text(message) if masked else message
-
-
-def _text(row: StoredStep, given: str, gave: str, error: str | None) -> str:
-    """Return a record's object; a test holds it together with `StepRecord.to_dict`."""
-    failure = row.failure_classification
-    return (
-        f'{{"step_name": {quoted(row.step_name)}, "step_index": {row.step_index}, "input_data": {given}, '
-        f'"input_hash": {quoted(row.input_hash)}, "output_data": {gave}, "status": {quoted(row.status)}, '
-        f'"idempotency_key": {quoted(row.idempotency_key)}, "timestamp": {moment_text(row.timestamp)}, '
-        f'"failure_classification": {string_text(failure)}, "error_message": {string_text(error)}, '
-        f'"sequence": {row.sequence}, "attempt": {row.attempt}, "started_at": {moment_text(row.started_at)}, '
-        f'"duration_ms": {"null" if row.duration_ms is None else row.duration_ms}, '
-        f'"error_type": {string_text(row.error_type)}, "classified_by": {string_text(row.classified_by)}, '
-        f'"worker": {string_text(row.worker)}}}'
-    )
-
-
-def moment_text(raw: Any) -> str:
-    """Return a moment, as the driver gives it, as a JSON string in ISO 8601, UTC; null for none."""
-    if raw is None:
-        return "null"
-    if not isinstance(raw, str):
-        return f'"{as_utc(raw).isoformat()}"'
-    if len(raw) == _SQLITE_MOMENT and not raw.endswith(".000000"):
-        return f'"{raw[:10]}T{raw[11:]}+00:00"'
-    return f'"{datetime.fromisoformat(f"{raw}+00:00").isoformat()}"'
-
-
-def string_text(value: str | None) -> str:
-    """Return a text as JSON."""
-    return "null" if value is None else quoted(value)
+def _errors(steps: _Columns, codec: PayloadCodec, masked: bool) -> Iterable[str | None]:
+    for stored in steps.error_message:
+        message = None if stored is None else codec.decode_text(stored)
+        yield mask_text(message) if masked and message is not None else message

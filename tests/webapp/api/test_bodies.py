@@ -163,7 +163,7 @@ def test_a_failure_of_ours_tells_nothing(app: Flask, monkeypatch: pytest.MonkeyP
 
     auditor = call("auditor")
     monkeypatch.setattr(one_run, "load", fail)
-    answer = auditor.get("/runs/x")
+    answer = auditor.get("/runs/x/status")
     assert (answer.status_code, answer.json["code"]) == (500, "runtime")
     assert "secret-detail" not in answer.text
 
