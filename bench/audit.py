@@ -21,7 +21,7 @@ from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.audit_chain import Link, event_link
 from resume_engine.core.clock import utc_now
 from resume_engine.core.run import Run, RunStatus
-from resume_engine.storage import audit_guards, rows
+from resume_engine.storage import audit_guards, audit_rows
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.schema import audit_events, runs
 from resume_engine.storage.sealing import seal
@@ -104,7 +104,10 @@ def _fill(store: SqlCheckpointStore, entries: int) -> None:
         while batch := list(islice(links, _PER_INSERT)):
             conn.execute(
                 insert(audit_events),
-                [rows.event_values(e) | rows.event_link_values(RUN_ID, link) for e, link in batch],
+                [
+                    audit_rows.event_values(e) | audit_rows.event_link_values(RUN_ID, link)
+                    for e, link in batch
+                ],
             )
             last = batch[-1][1]
         assert last is not None

@@ -13,7 +13,7 @@ from bench.stamping import RUN_OF_10, RUN_OF_1000, RUN_OF_10000
 from resume_engine.core import clock
 from resume_engine.core.permissions import Role
 from resume_engine.storage.keyset import Cursor
-from resume_engine.storage.rows import SUMMARY_COLUMNS
+from resume_engine.storage.run_rows import SUMMARY_COLUMNS
 from tests.provision.app_fixtures import CHEAP, PageClient, add_person, signed_in_client
 from webapp import Settings, create_app
 from webapp.accounts.store import AccountStore

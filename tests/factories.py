@@ -23,7 +23,7 @@ from resume_engine.core.lease import Lease
 from resume_engine.core.run import Run, RunStatus
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
-from resume_engine.storage import rows
+from resume_engine.storage import step_rows
 from resume_engine.storage.schema import runs as runs_table
 from resume_engine.storage.schema import step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -167,7 +167,7 @@ class RunFactory:
         with unguarded(self.store) as conn:  # these records stand in no chain
             conn.execute(
                 insert(step_records),
-                [rows.step_values(run.run_id, record, self.store.codec) for record in records],
+                [step_rows.step_values(run.run_id, record, self.store.codec) for record in records],
             )
             conn.execute(
                 update(runs_table)

@@ -18,7 +18,7 @@ from resume_engine.core.codec import from_json
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.payload import payload_hash
 from resume_engine.core.run import Run
-from resume_engine.storage import rows
+from resume_engine.storage import step_rows
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.schema import runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -53,7 +53,7 @@ def load(store: SqlCheckpointStore) -> None:
         with unguarded(store) as conn:  # what older releases recorded stands in no chain
             conn.execute(update(runs).where(runs.c.run_id == run.run_id).values(values))
             if run.steps:
-                records = [rows.step_values(run.run_id, record, store.codec) for record in run.steps]
+                records = [step_rows.step_values(run.run_id, record, store.codec) for record in run.steps]
                 conn.execute(insert(step_records), records)
 
 

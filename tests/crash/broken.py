@@ -35,7 +35,7 @@ from resume_engine.core.audit_chain import links_of
 from resume_engine.core.errors import StaleRunError
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.storage import database, forwarding, rows, schema_version, sql_store, sqlite_backend
+from resume_engine.storage import database, forwarding, run_rows, schema_version, sql_store, sqlite_backend
 from resume_engine.storage.migrations import legacy_0_2_0
 from resume_engine.storage.sql_store import SqlCheckpointStore
 
@@ -103,7 +103,7 @@ def _no_lease() -> None:
 
 def _no_intent() -> None:
     """Do not write what is about to be done."""
-    rows.in_flight_text = lambda *_: None
+    run_rows.in_flight_text = lambda *_: None
 
 
 def _random_key() -> None:
@@ -174,8 +174,8 @@ def _no_sync_at_commit() -> None:
 
 def _no_kept_wait() -> None:
     """Forget until when a retry waits."""
-    values = rows.summary_values
-    rows.summary_values = lambda *arguments: {**values(*arguments), "retry_at": None}
+    values = run_rows.summary_values
+    run_rows.summary_values = lambda *arguments: {**values(*arguments), "retry_at": None}
 
 
 def _no_takeover_limit() -> None:
@@ -255,8 +255,8 @@ def _interruptions_pass() -> None:
 
 def _forgotten_question() -> None:
     """Forget with an intent that its step wants a person to look when it is interrupted."""
-    text = rows.in_flight_text
-    rows.in_flight_text = lambda steps: text(tuple(step._replace(asked=False) for step in steps))
+    text = run_rows.in_flight_text
+    run_rows.in_flight_text = lambda steps: text(tuple(step._replace(asked=False) for step in steps))
 
 
 def _one_decision_for_all() -> None:
@@ -313,8 +313,8 @@ _REPLACED: tuple[tuple[Any, str], ...] = (
     (lease.Lease, "_assert_idle"),
     (lease.Lease, "assert_trusted"),
     (lease, "os"),
-    (rows, "in_flight_text"),
-    (rows, "summary_values"),
+    (run_rows, "in_flight_text"),
+    (run_rows, "summary_values"),
     (execution, "generate_idempotency_key"),
     (workflow, "plan"),
     (workflow, "_assert_same_attempt"),

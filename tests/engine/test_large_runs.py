@@ -16,7 +16,7 @@ from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import RunNotFoundError
 from resume_engine.core.run import Run
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.storage import rows
+from resume_engine.storage import step_rows
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.schema import step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -44,13 +44,13 @@ def engine(store: SqlCheckpointStore) -> ResumeEngine:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the records that are made of rows."""
     seen: list[int] = []
-    make = rows.step_from_row
+    make = step_rows.step_from_row
 
     def counted(row: Any, *given: Any) -> Any:
         seen.append(row.sequence)
         return make(row, *given)
 
-    monkeypatch.setattr(rows, "step_from_row", counted)
+    monkeypatch.setattr(step_rows, "step_from_row", counted)
     return seen
 
 

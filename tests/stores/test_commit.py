@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from resume_engine.storage import rows
+from resume_engine.storage import step_rows
 from resume_engine.storage.schema import runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.stores.changes import NOON, change, completed, decision, event, failed, new_run, summary
@@ -74,7 +74,7 @@ def test_a_run_and_its_first_event_are_written_together(store: SqlCheckpointStor
 def test_the_database_itself_keeps_a_sequence_unique(store: SqlCheckpointStore) -> None:
     store.commit(change(new_run(store), completed(0)))
     with pytest.raises(IntegrityError), store.writing() as conn:
-        values = rows.step_values("run-1", completed(0, name="other"), store.codec)
+        values = step_rows.step_values("run-1", completed(0, name="other"), store.codec)
         conn.execute(insert(step_records), values | {"chain_seq": 9, "chain_hash": "x"})
 
 

@@ -14,7 +14,7 @@ from resume_engine.core.errors import RunNotFoundError
 from resume_engine.core.run import Run
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import StepRecord
-from resume_engine.storage import rows
+from resume_engine.storage import run_rows
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.schema import runs
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -76,7 +76,7 @@ def test_a_change_that_fails_in_its_middle_leaves_no_transaction_open(postgres_u
     with open_store(postgres_url) as store:
         with pytest.raises(RunNotFoundError), store.committing(statements=2) as conn:
             conn.execute(
-                insert(runs), rows.run_values(Run("run-1", "w"), "x", store.codec) | {"chain_head": "x"}
+                insert(runs), run_rows.run_values(Run("run-1", "w"), "x", store.codec) | {"chain_head": "x"}
             )
             raise RunNotFoundError("run-1")
         assert store.load_summary("run-1") is None

@@ -9,7 +9,7 @@ from sqlalchemy import insert
 
 from resume_engine.core.step_record import FailureClassification, StepRecord
 from resume_engine.core.store import CheckpointStore
-from resume_engine.storage import rows
+from resume_engine.storage import step_rows
 from resume_engine.storage.payload_codec import PLAIN
 from resume_engine.storage.schema import step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -43,7 +43,7 @@ def many(store: SqlCheckpointStore) -> list[StepRecord]:
     made = [failed(n) if n % 3 == 2 else completed(n) for n in range(MANY)]
     new_run(store)
     with unguarded(store) as conn:
-        conn.execute(insert(step_records), [rows.step_values("run-1", record, PLAIN) for record in made])
+        conn.execute(insert(step_records), [step_rows.step_values("run-1", record, PLAIN) for record in made])
     return made
 
 
@@ -70,7 +70,9 @@ def test_open_failures(store: SqlCheckpointStore, case: str) -> None:
     records, expected = OPEN_FAILURES[case]
     new_run(store)
     with unguarded(store) as conn:
-        conn.execute(insert(step_records), [rows.step_values("run-1", record, PLAIN) for record in records])
+        conn.execute(
+            insert(step_records), [step_rows.step_values("run-1", record, PLAIN) for record in records]
+        )
     assert [record.sequence for record in store.list_open_failures("run-1")] == expected
     # The contract's own way to find them, for stores that have no better one.
     assert [r.sequence for r in CheckpointStore.list_open_failures(store, "run-1")] == expected

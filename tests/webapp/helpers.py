@@ -11,7 +11,7 @@ from werkzeug.routing import AnyConverter, BaseConverter, IntegerConverter, Rule
 from werkzeug.test import TestResponse
 
 from resume_engine.core.audit import AuditEvent, EventType
-from resume_engine.storage import rows
+from resume_engine.storage import audit_rows
 from resume_engine.storage.schema import audit_events
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.provision.app_fixtures import SYSTEM, PageClient, new_client
@@ -42,7 +42,7 @@ def events(store: SqlCheckpointStore, *kinds: EventType) -> list[AuditEvent]:
     if kinds:
         query = query.where(audit_events.c.event_type.in_([kind.value for kind in kinds]))
     with store.reading() as conn:
-        return [rows.event_from_row(row) for row in conn.execute(query)]
+        return [audit_rows.event_from_row(row) for row in conn.execute(query)]
 
 
 def give_password(app: Flask, person: Person, password: str = PASSWORD) -> None:

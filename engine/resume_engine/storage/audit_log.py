@@ -13,7 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from resume_engine.core.audit import AuditEvent
 from resume_engine.core.audit_chain import CONTROL, Link, event_link
-from resume_engine.storage import rows
+from resume_engine.storage import audit_rows
 from resume_engine.storage.payload_codec import PLAIN, PayloadCodec
 from resume_engine.storage.schema import audit_events, audit_streams
 
@@ -22,7 +22,7 @@ def insert_in_tx(
     conn: Connection, event: AuditEvent, stream: str, link: Link, codec: PayloadCodec = PLAIN
 ) -> None:
     """Write an event at its place in a stream whose head the caller moves on in the same transaction."""
-    values = rows.event_values(event, codec) | rows.event_link_values(stream, link)
+    values = audit_rows.event_values(event, codec) | audit_rows.event_link_values(stream, link)
     conn.execute(insert(audit_events), values)
 
 

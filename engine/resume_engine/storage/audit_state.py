@@ -13,7 +13,7 @@ from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.chain_report import ChainReport, Verdict
 from resume_engine.core.checkpoint import Checkpoint
 from resume_engine.core.clock import utc_now
-from resume_engine.storage import rows
+from resume_engine.storage import audit_rows
 from resume_engine.storage.schema import audit_events
 from resume_engine.storage.sealing import latest
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -74,7 +74,7 @@ def load_audit_state(store: SqlCheckpointStore) -> AuditState:
         count, oldest = conn.execute(select(func.count(), func.min(newer.c.created_at))).one()
     return AuditState(
         checkpoint=checkpoint,
-        verified=None if row is None else _verification(rows.event_from_row(row)),
+        verified=None if row is None else _verification(audit_rows.event_from_row(row)),
         unsealed=count,
         oldest_unsealed=oldest,
         now=utc_now(),

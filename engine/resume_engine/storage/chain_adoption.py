@@ -20,7 +20,7 @@ from resume_engine.core.audit_chain import CONTROL, entry_hash
 from resume_engine.core.clock import utc_now
 from resume_engine.core.decision import Decision
 from resume_engine.core.decisions import EVENT_OF_KIND
-from resume_engine.storage import rows
+from resume_engine.storage import audit_rows
 from resume_engine.storage.audit_log import append_in_tx
 from resume_engine.storage.chain_reader import StoredEntry
 from resume_engine.storage.payload_codec import PayloadCodec
@@ -28,7 +28,7 @@ from resume_engine.storage.schema import audit_events, audit_streams, decisions,
 
 _RUNS_PER_BATCH = 200
 _EVENTS_PER_BATCH = 500
-_NO_CHANGE = ("gate.refused", *rows.PLAIN_EVENTS)
+_NO_CHANGE = ("gate.refused", *audit_rows.PLAIN_EVENTS)
 _SET_STEP = (
     update(step_records)
     .where(step_records.c.id == bindparam("row_key"))
@@ -82,9 +82,9 @@ def _give_events(conn: Connection, run_ids: Sequence[str], codec: PayloadCodec) 
     told = {tuple(row) for row in conn.execute(there)}
     query = select(decisions).where(decisions.c.run_id.in_(run_ids)).order_by(decisions.c.decision_id)
     for row in conn.execute(query).all():
-        event = _event_of(rows.decision_from_row(row, codec))
+        event = _event_of(audit_rows.decision_from_row(row, codec))
         if (event.run_id, event.failure_key, event.event_type) not in told:
-            conn.execute(insert(audit_events), rows.event_values(event, codec))
+            conn.execute(insert(audit_events), audit_rows.event_values(event, codec))
 
 
 def _event_of(decision: Decision) -> AuditEvent:

@@ -21,7 +21,7 @@ from resume_engine.core.decision import Decision, gates_view
 from resume_engine.core.errors import RunNotFoundError
 from resume_engine.core.masking import mask_json_text, mask_text, mask_value
 from resume_engine.core.merkle import path_to
-from resume_engine.storage import previews, rows
+from resume_engine.storage import audit_rows, previews, rows
 from resume_engine.storage.chain_reader import StoredEntry, iter_events, iter_steps
 from resume_engine.storage.derived_inputs import MARK
 from resume_engine.storage.schema import audit_checkpoints, audit_events, decisions, runs
@@ -68,7 +68,7 @@ def _lines(store: SqlCheckpointStore, run_id: str, signer: Signer, reveal: bool)
         if row is None:
             raise RunNotFoundError(run_id)
         query = select(decisions).where(decisions.c.run_id == run_id).order_by(decisions.c.decision_id)
-        show = rows.decision_from_row if reveal else lambda found, c: previews.decision(found, c)
+        show = audit_rows.decision_from_row if reveal else lambda found, c: previews.decision(found, c)
         decided = [show(found, codec) for found in conn.execute(query)]
         yield _value("format", "resume-engine/export/1").replace('"format"', '{"format"', 1)
         yield _value("exported_at", moment_text(utc_now()))

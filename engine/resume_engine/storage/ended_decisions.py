@@ -14,7 +14,7 @@ from resume_engine.core.actor import ENGINE_ACTOR
 from resume_engine.core.decision_end import UNUSED_STATUSES
 from resume_engine.core.gate_closing import closed_in_time
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.storage import rows
+from resume_engine.storage import run_rows
 from resume_engine.storage.run_list import by_index
 from resume_engine.storage.schema import runs
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -40,7 +40,7 @@ def close_ended(store: SqlCheckpointStore) -> None:
 
 def _ended(store: SqlCheckpointStore, at: datetime, last: tuple[datetime, str] | None) -> list[RunSummary]:
     query = (
-        select(*rows.SUMMARY_COLUMNS)
+        select(*run_rows.SUMMARY_COLUMNS)
         .where(runs.c.cleared_until.is_not(None), runs.c.cleared_until <= at)
         .where(runs.c.status.in_([status.value for status in UNUSED_STATUSES]))
         .order_by(runs.c.cleared_until, runs.c.run_id)
@@ -50,4 +50,4 @@ def _ended(store: SqlCheckpointStore, at: datetime, last: tuple[datetime, str] |
         query = query.where(tuple_(runs.c.cleared_until, runs.c.run_id) > last)
     with store.asking() as conn:
         found = conn.execute(by_index(query, "ix_runs_cleared_until"))
-        return [rows.summary_from_row(row, store.codec) for row in found]
+        return [run_rows.summary_from_row(row, store.codec) for row in found]

@@ -19,7 +19,7 @@ from resume_engine.core.policy import Origin, Policy, Requirement
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import COMPLETED_STATUSES, StepKind
-from resume_engine.storage import previews, rows
+from resume_engine.storage import previews, run_rows
 from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.schema import audit_events, decisions, runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -181,7 +181,7 @@ class GateQueries:
     def decided_since(self, since: datetime, *, limit: int = 50) -> list[Decided]:
         """Return what was decided since then, newest first, with the runs as they stand now."""
         query = (
-            select(*rows.SUMMARY_COLUMNS, *labelled(decisions.c, _DECISION))
+            select(*run_rows.SUMMARY_COLUMNS, *labelled(decisions.c, _DECISION))
             .join(runs, runs.c.run_id == decisions.c.run_id)
             .where(decisions.c.decided_at >= since)
             .order_by(decisions.c.decided_at.desc(), decisions.c.decision_id.desc())
@@ -216,7 +216,7 @@ def case_query(sequence: Any) -> Select[Any]:
     )
     size = earlier.with_only_columns(func.length(step_records.c.output_json))
     return select(
-        *rows.SUMMARY_COLUMNS,
+        *run_rows.SUMMARY_COLUMNS,
         *labelled(STEP_VIEW_COLUMNS, _STEP),
         earlier.scalar_subquery().label("last_output"),
         size.scalar_subquery().label("last_output_size"),

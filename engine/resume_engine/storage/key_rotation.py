@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, and_, func, not_, or_, select,
 from sqlalchemy.sql.schema import Column, Table
 
 from resume_engine.core.errors import InvalidValueError
-from resume_engine.storage import rows
+from resume_engine.storage import audit_rows
 from resume_engine.storage.derived_inputs import MARK, is_stored
 from resume_engine.storage.encryption import KEYS_VARIABLE, EncryptedCodec
 from resume_engine.storage.payload_codec import PLAIN, is_sealed
@@ -39,7 +39,7 @@ class _Sealed:
         return (*self.payloads, *self.texts)
 
 
-_kept_plain = or_(*(audit_events.c.event_type.startswith(kind) for kind in rows.PLAIN_EVENTS))
+_kept_plain = or_(*(audit_events.c.event_type.startswith(kind) for kind in audit_rows.PLAIN_EVENTS))
 _TABLES = (
     _Sealed(
         runs, runs.c.run_id, (runs.c.metadata_json, runs.c.initial_input_json), (runs.c.failure_message,)

@@ -18,7 +18,7 @@ from resume_engine.core.decision import Decision
 from resume_engine.core.masking import mask_json_text, mask_text, mask_value
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import StepRecord
-from resume_engine.storage import rows
+from resume_engine.storage import audit_rows, rows, run_rows
 from resume_engine.storage.payload_codec import SEALED_MARK, PayloadCodec, is_sealed, shown_json
 
 SEALED_CHARACTERS = 400_000
@@ -58,7 +58,7 @@ def message(codec: PayloadCodec, text: Text, characters: int | None = None) -> T
 
 def run(row: rows.AnyRow, codec: PayloadCodec) -> RunSummary:
     """Return the summary of a row with the message of its failure masked."""
-    summary = rows.summary_from_row(row, codec)
+    summary = run_rows.summary_from_row(row, codec)
     if summary.failure is None:
         return summary
     masked = mask_text(summary.failure.message)
@@ -69,7 +69,7 @@ def run(row: rows.AnyRow, codec: PayloadCodec) -> RunSummary:
 
 def decision(row: rows.AnyRow, codec: PayloadCodec) -> Decision:
     """Return a decision with secrets in its note and result masked."""
-    found = rows.decision_from_row(row, codec)
+    found = audit_rows.decision_from_row(row, codec)
     note = mask_text(found.note) if found.note else found.note
     result = found.result if found.result is None else mask_value(as_json(found.result))
     return replace(found, note=note, result=result)
@@ -77,7 +77,7 @@ def decision(row: rows.AnyRow, codec: PayloadCodec) -> Decision:
 
 def event(row: rows.AnyRow, codec: PayloadCodec) -> AuditEvent:
     """Return an audit event with secrets in its note and payload masked."""
-    found = rows.event_from_row(row, codec)
+    found = audit_rows.event_from_row(row, codec)
     note = mask_text(found.note) if found.note else found.note
     payload = mask_value(as_json(found.payload)) if found.payload else found.payload
     return replace(found, note=note, payload=payload)

@@ -15,7 +15,7 @@ from sqlalchemy import Select, and_, func, literal, select, tuple_, union
 
 from resume_engine.core import clock
 from resume_engine.core.run_summary import RunState
-from resume_engine.storage import rows
+from resume_engine.storage import run_rows
 from resume_engine.storage.keyset import Cursor
 from resume_engine.storage.run_filter import Condition, RunFilter, conditions
 from resume_engine.storage.schema import UtcDateTime, runs
@@ -61,13 +61,13 @@ class Stretch:
 
 def blocked_query(found: Sequence[Condition], stretch: Stretch) -> Select[Any]:
     """Return the statement for runs that wait for a person, in the order in which they began to wait."""
-    query = select(*rows.SUMMARY_COLUMNS).where(runs.c.blocked_by.is_not(None), *found)
+    query = select(*run_rows.SUMMARY_COLUMNS).where(runs.c.blocked_by.is_not(None), *found)
     return by_index(stretch.cut(query, runs.c.blocked_since, runs.c.run_id), "ix_runs_blocked_since")
 
 
 def list_query(wanted: RunFilter, stretch: Stretch) -> Select[Any]:
     """Return the statement for a page of runs; `search` is not looked at."""
-    return _walk(wanted, (), stretch, rows.SUMMARY_COLUMNS)
+    return _walk(wanted, (), stretch, run_rows.SUMMARY_COLUMNS)
 
 
 def search_query(
@@ -94,7 +94,7 @@ def search_query(
         walks += [_walk(part, extra, stretch, keys) for part, extra in _name_parts(wanted, hits)]
     found = union(*(select(*walk.subquery().c) for walk in walks)).subquery()
     page = stretch.in_order(select(*found.c), found.c.created_at, found.c.run_id).subquery()
-    query = select(*rows.SUMMARY_COLUMNS).join(page, page.c.run_id == runs.c.run_id)
+    query = select(*run_rows.SUMMARY_COLUMNS).join(page, page.c.run_id == runs.c.run_id)
     return stretch.in_order(query, page.c.created_at, page.c.run_id)
 
 

@@ -17,7 +17,7 @@ from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import (
     FailureClassification,
 )
-from resume_engine.storage import previews, rows
+from resume_engine.storage import previews, run_rows
 from resume_engine.storage.keyset import Cursor, Page, cut_page
 from resume_engine.storage.run_counts import StateCount, Stretches, count_states
 from resume_engine.storage.run_filter import (
@@ -206,7 +206,7 @@ class RunQueries:
 
     def load_runs(self, run_ids: Sequence[str]) -> list[RunSummary]:
         """Return the runs with these ids, in no particular order; unknown ids are left out."""
-        query = select(*rows.SUMMARY_COLUMNS).where(runs.c.run_id.in_(run_ids))
+        query = select(*run_rows.SUMMARY_COLUMNS).where(runs.c.run_id.in_(run_ids))
         with self._store.asking() as conn:
             return [previews.run(row, self._store.codec) for row in conn.execute(query)]
 
@@ -214,7 +214,7 @@ class RunQueries:
         """Return a run's row, metadata and decisions, or None; two statements."""
         with self._store.reading() as conn:
             row = conn.execute(
-                select(*rows.SUMMARY_COLUMNS, runs.c.metadata_json).where(runs.c.run_id == run_id)
+                select(*run_rows.SUMMARY_COLUMNS, runs.c.metadata_json).where(runs.c.run_id == run_id)
             ).one_or_none()
             if row is None:
                 return None

@@ -41,7 +41,7 @@ from resume_engine.core.step_record import (
     StepRecord,
     StepStatus,
 )
-from resume_engine.storage import rows
+from resume_engine.storage import audit_rows, rows, run_rows, step_rows
 from resume_engine.storage.database import Database
 from resume_engine.storage.derived_inputs import RunInputs, inputs_behind, load_input
 from resume_engine.storage.driver import asked_again
@@ -52,12 +52,12 @@ _STEPS_PER_FETCH = 500
 _OUTPUTS_PER_FETCH = 2_000
 # Made once: to put a statement together, and to find out that it is known, costs more than to ask it.
 RUN_ID: BindParameter[str] = bindparam("run_id")
-_SUMMARIES = select(*rows.SUMMARY_COLUMNS)
+_SUMMARIES = select(*run_rows.SUMMARY_COLUMNS)
 _RUN = _SUMMARIES.add_columns(runs.c.metadata_json).where(runs.c.run_id == RUN_ID)
 _UNDECIDED_RUN = _RUN.where(~exists().where(decisions.c.run_id == RUN_ID))
 _DECISIONS = select(decisions).where(decisions.c.run_id == RUN_ID).order_by(decisions.c.decision_id)
 _RECORDS = select(step_records)
-_OUTPUTS = select(*rows.OUTPUT_COLUMNS)
+_OUTPUTS = select(*step_rows.OUTPUT_COLUMNS)
 Head = tuple[RunSummary, dict[str, Any]]
 """A run without its records, and its metadata with the view of its decisions."""
 _LAST = 2**31 - 1  # behind every copy that stands at one sequence
@@ -95,7 +95,7 @@ class RunReader(Database):
                 return None
             records = conn.execute(steps_of(run_id)).all() if with_steps else ()
         if with_steps:
-            return rows.run_from_row(*head, list(rows.steps_from_rows(records, self.codec)))
+            return run_rows.run_from_row(*head, list(step_rows.steps_from_rows(records, self.codec)))
         return self._run_later(head)
 
     def head_in_tx(self, conn: Connection, run_id: str) -> Head | None:
@@ -112,7 +112,7 @@ class RunReader(Database):
         return self._head(row, _decisions_in_tx(conn, row.run_id, self.codec))
 
     def _head(self, row: rows.AnyRow, decided: Sequence[Decision]) -> Head:
-        summary = rows.summary_from_row(row, self.codec)
+        summary = run_rows.summary_from_row(row, self.codec)
         metadata = self.codec.decode(row.metadata_json)
         metadata.pop("gates", None)  # 0.2.0 kept decisions there; they are rows now
         if decided:
@@ -121,7 +121,7 @@ class RunReader(Database):
 
     def _run_later(self, head: Head) -> Run:
         """Return a run whose records are read when they are asked for."""
-        return rows.run_from_row(*head, lambda: self._steps_until(head[0]))
+        return run_rows.run_from_row(*head, lambda: self._steps_until(head[0]))
 
     def _steps_until(self, run: RunSummary) -> list[StepRecord]:
         """Return the records a run had when it was read."""
@@ -140,7 +140,7 @@ class RunReader(Database):
             row = conn.execute(self._run_and_lease, {"run_id": run_id}).one_or_none()
         if row is None:
             return None
-        return rows.summary_from_row(row, self.codec, lease_live=bool(row.lease_live))
+        return run_rows.summary_from_row(row, self.codec, lease_live=bool(row.lease_live))
 
     @cached_property
     def _run_and_lease(self) -> Select[Any]:
@@ -199,7 +199,7 @@ class RunReader(Database):
             .limit(limit)
         )
         with self.asking() as conn:
-            return [rows.summary_from_row(row, self.codec) for row in conn.execute(query)]
+            return [run_rows.summary_from_row(row, self.codec) for row in conn.execute(query)]
 
     # Records
 
@@ -216,7 +216,7 @@ class RunReader(Database):
         if inputs is None:
             inputs = self.inputs_behind(run_id, after)
         for fetched in self._batches(query):
-            yield from rows.steps_from_rows(fetched, self.codec, inputs)
+            yield from step_rows.steps_from_rows(fetched, self.codec, inputs)
 
     @asked_again
     def inputs_behind(self, run_id: str, after: int) -> RunInputs:
@@ -232,7 +232,7 @@ class RunReader(Database):
             step_records.c.status.in_(COMPLETED_STATUSES), step_records.c.kind == StepKind.STEP.value
         )
         for fetched in self._batches(query, _OUTPUTS_PER_FETCH):
-            yield from rows.outputs_from_rows(fetched, self.codec)
+            yield from step_rows.outputs_from_rows(fetched, self.codec)
 
     def _batches(self, query: Select[Any], size: int = _STEPS_PER_FETCH) -> Iterator[Sequence[Any]]:
         position = (-1, -1)
@@ -267,7 +267,7 @@ class RunReader(Database):
             .where(status_is(StepStatus.FAILED))
         )
         with self.asking() as conn:
-            return [rows.failure_from_row(row, self.codec) for row in conn.execute(query)]
+            return [step_rows.failure_from_row(row, self.codec) for row in conn.execute(query)]
 
     @asked_again
     def load_step(self, run_id: str, sequence: int) -> StepRecord | None:
@@ -294,7 +294,7 @@ class RunReader(Database):
             if row is None:
                 return None
             given = load_input(conn, self.codec, row.run_id, row.sequence, row.input_json)
-        return rows.step_from_row(row, self.codec, given)
+        return step_rows.step_from_row(row, self.codec, given)
 
     @asked_again
     def find_run_of_key(self, key: str) -> str | None:
@@ -334,7 +334,7 @@ class RunReader(Database):
         """Return the stored audit events of a run, oldest first."""
         query = select(audit_events).where(audit_events.c.run_id == run_id).order_by(audit_events.c.event_id)
         with self.asking() as conn:
-            return [rows.event_from_row(row, self.codec) for row in conn.execute(query)]
+            return [audit_rows.event_from_row(row, self.codec) for row in conn.execute(query)]
 
 
 def steps_of(run_id: str | BindParameter[str], columns: Select[Any] = _RECORDS) -> Any:
@@ -351,4 +351,4 @@ def _decisions_in_tx(
     conn: Connection, run_id: str, codec: PayloadCodec, failure_key: str | None = None
 ) -> list[Decision]:
     query = _DECISIONS if failure_key is None else _DECISIONS.where(decisions.c.failure_key == failure_key)
-    return [rows.decision_from_row(row, codec) for row in conn.execute(query, {"run_id": run_id}).all()]
+    return [audit_rows.decision_from_row(row, codec) for row in conn.execute(query, {"run_id": run_id}).all()]

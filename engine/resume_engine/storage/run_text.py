@@ -10,7 +10,7 @@ from sqlalchemy import Connection, select
 
 from resume_engine.core.masking import mask_value
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.storage import previews, rows
+from resume_engine.storage import previews, run_rows, step_rows
 from resume_engine.storage.driver import asked_again
 from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.run_reader import RUN_ID, RunReader, steps_of
@@ -39,12 +39,12 @@ def load_run_text(
         row = store.row_in_tx(conn, run_id)
         if row is None:
             return None
-        summary = rows.summary_from_row(row, store.codec)
+        summary = run_rows.summary_from_row(row, store.codec)
         if not wanted(summary):
             return RunText(summary, None)
         head = store.decided_in_tx(conn, row)
         texts = _step_texts_in_tx(conn, run_id, store.codec, masked)
-    fields = rows.run_from_row(*head, []).to_dict()
+    fields = run_rows.run_from_row(*head, []).to_dict()
     fields.pop("steps")
     if masked:
         fields["metadata"] = mask_value(fields["metadata"])
@@ -57,6 +57,6 @@ def _step_texts_in_tx(conn: Connection, run_id: str, codec: PayloadCodec, masked
     texts = step_texts(found, codec, masked=masked)
     if texts is not None:
         return texts
-    records = rows.steps_from_rows(conn.execute(steps_of(run_id)).all(), codec)
+    records = step_rows.steps_from_rows(conn.execute(steps_of(run_id)).all(), codec)
     steps = (record.to_dict() for record in records)
     return [json.dumps(previews.step_fields(step) if masked else step) for step in steps]

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, update
 from resume_engine.core.errors import StaleRunError
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.storage import rows
+from resume_engine.storage import run_rows
 from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.schema import runs
 
@@ -24,7 +24,7 @@ def update_run_in_tx(
     database_now: Callable[[float], Any],
 ) -> None:
     """Write what a change makes of the row, by the database's clock; raise `StaleRunError` if it moved on."""
-    values = rows.summary_values(after, codec)
+    values = run_rows.summary_values(after, codec)
     if after.failure == change.before.failure:
         del values["failure_message"]  # it stands already, and sealing it anew would only cost time
     if change.workflow is not None:
@@ -32,7 +32,7 @@ def update_run_in_tx(
     if change.initial_input is not None:
         values["initial_input_json"] = codec.encode(change.initial_input)
     if change.metadata is not None:
-        values["metadata_json"] = rows.encode_metadata(change.metadata, codec)
+        values["metadata_json"] = run_rows.encode_metadata(change.metadata, codec)
     statement = update(runs)
     if change.lease_seconds is not None:
         del values["lease_expires_at"]

@@ -38,7 +38,7 @@ from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import StepRecord
 from resume_engine.core.store import CheckpointStore
-from resume_engine.storage import rows
+from resume_engine.storage import audit_rows, run_rows, step_rows
 from resume_engine.storage.audit_log import append_in_tx, insert_in_tx
 from resume_engine.storage.doubtful_write import is_same_attempt, is_same_decision, surely
 from resume_engine.storage.run_reader import RunReader
@@ -73,7 +73,7 @@ class SqlCheckpointStore(RunReader, CheckpointStore):
         )
         change_id = change_id or secrets.token_hex(8)
         link = event_link(run.run_id, 0, None, event)
-        values = rows.run_values(run, actor.name, self.codec)
+        values = run_rows.run_values(run, actor.name, self.codec)
         values |= {"change_id": change_id, "chain_seq": link.seq, "chain_head": link.hash}
 
         def write() -> None:
@@ -166,10 +166,10 @@ class SqlCheckpointStore(RunReader, CheckpointStore):
         with self.committing(statements=written) as conn:
             update_run_in_tx(conn, change, after, self.codec, self.database_now)
             if change.record is not None:
-                values = rows.step_values(after.run_id, change.record, self.codec)
-                conn.execute(insert(step_records), values | rows.step_link_values(next(links)))
+                values = step_rows.step_values(after.run_id, change.record, self.codec)
+                conn.execute(insert(step_records), values | step_rows.step_link_values(next(links)))
             for decision in change.decisions:
-                conn.execute(insert(decisions), rows.decision_values(decision, self.codec))
+                conn.execute(insert(decisions), audit_rows.decision_values(decision, self.codec))
             for event, link in zip(change.events, links, strict=True):
                 insert_in_tx(conn, event, after.run_id, link, self.codec)
 

@@ -16,7 +16,7 @@ from resume_engine.core.clock import utc_text
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import StepKind, StepStatus
-from resume_engine.storage import rows
+from resume_engine.storage import run_rows, step_rows
 from resume_engine.storage.payload_codec import PayloadCodec
 
 # Column -> the value of `values` it takes, or what it is counted to.
@@ -103,12 +103,12 @@ def values(
         "at": moment(record.timestamp),
         "change_id": after.change_id,
         "resume_from_index": after.resume_from_index,
-        "in_flight": rows.in_flight_text(after.in_flight),
+        "in_flight": run_rows.in_flight_text(after.in_flight),
         "step_name": record.step_name,
         "step_index": record.step_index,
-        "input": rows.input_column(record, codec),
+        "input": step_rows.input_column(record, codec),
         "input_hash": record.input_hash,
-        "output": rows.output_column(record, codec),
+        "output": step_rows.output_column(record, codec),
         "key": record.idempotency_key,
         "sequence": record.sequence,
         "attempt": record.attempt,

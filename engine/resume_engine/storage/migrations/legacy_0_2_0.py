@@ -28,7 +28,7 @@ from resume_engine.core.step_record import (
     FailureClassification,
     StepStatus,
 )
-from resume_engine.storage import rows
+from resume_engine.storage import audit_rows, run_rows
 from resume_engine.storage.payload_codec import PLAIN
 from resume_engine.storage.schema import decisions, runs, step_records
 
@@ -111,7 +111,7 @@ def _carry_run(conn: Connection, run: Any, steps: Any) -> None:
         values |= _failure_values(failed, own, environment, {(d.failure_key, d.kind) for d in carried})
     conn.execute(update(runs).where(runs.c.run_id == run.run_id).values(values))
     for decision in carried:
-        conn.execute(insert(decisions), rows.decision_values(decision, PLAIN))
+        conn.execute(insert(decisions), audit_rows.decision_values(decision, PLAIN))
 
 
 def _environment(metadata: dict[str, Any]) -> Environment:
@@ -152,7 +152,7 @@ def _failure_values(
         "failure_message": failed.error_message,
         "failed_at": failed.timestamp,
         "failure_attempts": attempts,
-        "blocked_by": rows.join_actions(left),
+        "blocked_by": run_rows.join_actions(left),
         "blocked_since": failed.timestamp if left else None,
     }
 

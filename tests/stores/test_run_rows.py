@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.storage import rows
+from resume_engine.storage import run_rows
 from resume_engine.storage.run_filter import RunFilter
 from resume_engine.storage.run_queries import RunQueries
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -23,6 +23,6 @@ def test_a_row_gives_every_field_and_what_a_constructor_gives(store: SqlCheckpoi
 
 
 def test_the_columns_of_a_summary_are_read_by_their_place() -> None:
-    names = [column.name for column in rows.SUMMARY_COLUMNS]
+    names = [column.name for column in run_rows.SUMMARY_COLUMNS]
     assert len(names) == len(set(names))
-    assert names[: len(rows.PLAIN_FIELDS)] == list(rows.PLAIN_FIELDS)
+    assert names[: len(run_rows.PLAIN_FIELDS)] == list(run_rows.PLAIN_FIELDS)
