@@ -15,7 +15,7 @@ from webapp.extensions import services
 from webapp.logs import configure
 from webapp.metrics import SHARED_FOLDER
 from webapp.sealer import AuditSealer
-from webapp.serving import BACKLOG, THREADS
+from webapp.serving import BACKLOG, THREADS, settle
 from webapp.settings import Settings
 
 settings = Settings.from_environment()
@@ -52,6 +52,7 @@ control_socket_disable = True
 def post_worker_init(worker: Any) -> None:
     """Let every worker seal the audit: of several at once one writes the checkpoint."""
     AuditSealer(services(worker.wsgi).store, settings.audit_signer).start()
+    settle()
 
 
 def child_exit(server: Any, worker: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -25,12 +26,14 @@ def test_a_running_request_is_answered_before_it_stops(app: Flask, settings: Set
     def slow() -> str:
         entered.set()
         time.sleep(0.5)
+        spared.append(gc.get_freeze_count())
         return "done"
 
     app.add_url_rule("/slow", "slow", slow)
     listening = listen(replace(settings, port=0))
     port = listening.getsockname()[1]
     answers: list[bytes] = []
+    spared: list[int] = []  # objects that no search for garbage looks at
 
     def ask() -> None:
         connection = HTTPConnection("127.0.0.1", port, timeout=10)
@@ -52,6 +55,7 @@ def test_a_running_request_is_answered_before_it_stops(app: Flask, settings: Set
     visitor.join(10)
     assert answers == [b"done"]
     assert signal.getsignal(signal.SIGTERM) is before
+    assert spared[0] > 10_000 > gc.get_freeze_count()
 
 
 def test_a_taken_port_is_said_with_the_way_out(settings: Settings) -> None:
