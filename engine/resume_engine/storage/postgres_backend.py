@@ -41,10 +41,11 @@ class PostgresCheckpointStore(SqlCheckpointStore):
     ) -> None:
         url = postgres_url(database_url)
         connect = {"connect_timeout": 10, "application_name": "resume_engine"}
-        engine = create_engine(url, pool_size=10, pool_pre_ping=True, connect_args=connect)
-        # A step is one statement; without BEGIN, COMMIT and the pool's questions it is one round trip.
+        engine = create_engine(url, pool_pre_ping=True, connect_args=connect)
+        # A step is one statement; without BEGIN, COMMIT and the pool's questions it is one round trip. What
+        # only reads goes this way too: most of what is asked.
         self._autocommitting = create_engine(
-            url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, connect_args=connect
+            url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, pool_size=10, connect_args=connect
         )
         self._plain = PreparedStatement(lease_end="clock_timestamp() + make_interval(secs => {} / 1000.0)")
         self._prepares = True
