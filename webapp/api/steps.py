@@ -8,8 +8,8 @@ from flask_openapi3.blueprint import APIBlueprint
 
 from resume_engine.core import clock
 from resume_engine.core.errors import IdempotencyCollisionError, InvalidValueError, StaleRunError
-from resume_engine.core.idempotency import generate_idempotency_key, hash_input
-from resume_engine.core.outside_writes import replayed
+from resume_engine.core.idempotency import hash_input
+from resume_engine.core.outside_writes import key_in, replayed
 from resume_engine.core.payload import payload_hash
 from resume_engine.core.permissions import Permission
 from resume_engine.core.run_summary import RunSummary
@@ -115,7 +115,7 @@ def _record(run: RunSummary, body: AppendStep) -> StepRecord:
         attempt=_earlier_attempts(run, body) + 1,
         worker=current_actor().name,
     )
-    if body.idempotency_key == _key(run.run_id, record):
+    if body.idempotency_key == key_in(run.run_id, record):
         return record
     copied = _replayed(run, record)
     if copied is not None:
@@ -132,17 +132,13 @@ def _replayed(run: RunSummary, given: StepRecord) -> StepRecord | None:
     store = current_store()
     source = store.find_run_of_key(given.idempotency_key)
     original = store.get_step_by_idempotency_key(given.idempotency_key)
-    if source is None or original is None or given.idempotency_key != _key(source, given):
+    if source is None or original is None or given.idempotency_key != key_in(source, given):
         return None
     head = run_queries().load_head(run.run_id)
     if head is None or head.metadata.get("replayed_from") != source:
         return None
     one_run.load(source)  # a key that may not see it may not copy it
-    return store.get_step_by_idempotency_key(_key(run.run_id, given)) or replayed(run, original, given)
-
-
-def _key(run_id: str, record: StepRecord) -> str:
-    return generate_idempotency_key(run_id, record.step_name, record.step_index, record.input_hash)
+    return store.get_step_by_idempotency_key(key_in(run.run_id, given)) or replayed(run, original, given)
 
 
 def _earlier_attempts(run: RunSummary, body: AppendStep) -> int:

@@ -5,7 +5,7 @@ Compensations and prod acknowledgements are never made in bulk: each of them is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flask import Blueprint, Response, render_template, request
@@ -71,11 +71,11 @@ def choose() -> ResponseReturnValue:
     """Show the runs that wait for an approval, all of them chosen if one error stopped them all."""
     address = gate_list.read(request.args)
     page = _waiting(address)
-    stopped = _stopped(page.items)
-    alike = _are_alike(_causes(page.items, address))
+    stopped, causes = _stopped(page.items), _causes(page.items, address)
+    alike = _are_alike(causes)
     chosen = [_choice(run) for run in page.items if alike and run.run_id not in stopped]
     form = BulkApprovalForm(formdata=None, data={"item": chosen}).about(page.items)
-    return _page(address, page, form, 200)
+    return Response(_page(address, page, causes, stopped, form))
 
 
 @blueprint.post("/gates/approvals")
@@ -87,7 +87,9 @@ def approve() -> ResponseReturnValue:
     marked = _marked(form)
     if not form.about(marked).validate():
         page = _waiting(address)
-        return _page(address, page, form if marked else form.about(page.items), 422)
+        shown = form if marked else form.about(page.items)
+        body = _page(address, page, _causes(page.items, address), _stopped(page.items), shown)
+        return Response(body, 422)
     results = [_approve_one(run_id, key, form.note.data or None) for run_id, key in form.chosen()]
     approved = [result for result in results if result.problem is None]
     body = render_template(
@@ -166,13 +168,16 @@ def _choice(run: RunSummary) -> str:
 
 
 def _page(
-    address: GateListAddress, page: Page[RunSummary], form: BulkApprovalForm, status: int
-) -> ResponseReturnValue:
-    causes = _causes(page.items, address)
+    address: GateListAddress,
+    page: Page[RunSummary],
+    causes: Sequence[Cause],
+    stopped: Mapping[str, str],
+    form: BulkApprovalForm,
+) -> str:
     form.note.flags.required = any(_requirement(run).note_required for run in page.items)
-    body = render_template(
+    return render_template(
         "gates/approvals.html",
-        stopped=_stopped(page.items),
+        stopped=stopped,
         cause=address.cause,
         action=gate_list.bulk_href(address.cause or "", address),
         runs=page.items,
@@ -186,7 +191,6 @@ def _page(
         chosen=frozenset(form.item.data or ()),
         back=address.href(kind=GateAction.HUMAN_APPROVAL.value),
     )
-    return Response(body, status)
 
 
 def _stopped(runs: Sequence[RunSummary]) -> dict[str, str]:

@@ -108,10 +108,18 @@ def replayed(run: RunSummary, original: StepRecord, given: StepRecord) -> StepRe
     """
     if original.status is not StepStatus.COMPLETED or not is_same_write(original, given):
         return None
-    key = generate_idempotency_key(run.run_id, given.step_name, given.step_index, given.input_hash)
     return replace(
-        given, status=StepStatus.SKIPPED_REPLAY, idempotency_key=key, sequence=run.next_sequence, attempt=1
+        given,
+        status=StepStatus.SKIPPED_REPLAY,
+        idempotency_key=key_in(run.run_id, given),
+        sequence=run.next_sequence,
+        attempt=1,
     )
+
+
+def key_in(run_id: str, record: StepRecord) -> str:
+    """Return the key that the step of a record has in a run."""
+    return generate_idempotency_key(run_id, record.step_name, record.step_index, record.input_hash)
 
 
 def _identity(record: StepRecord) -> tuple[object, ...]:

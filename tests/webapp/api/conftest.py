@@ -1,4 +1,4 @@
-"""Callers of the API by role, and runs for them."""
+"""Callers of the API by role."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import pytest
 from flask import Flask
 
 from resume_engine.core.permissions import Role
-from resume_engine.storage.sql_store import SqlCheckpointStore
-from tests.factories import RunFactory
 from tests.webapp.api.caller import ApiClient, caller
 
 Call = Callable[..., ApiClient]
@@ -19,9 +17,3 @@ Call = Callable[..., ApiClient]
 def call(app: Flask) -> Call:
     """Return a caller with a fresh key: `call("operator")`, `call("runner", environments=["staging"])`."""
     return lambda role, **options: caller(app, Role(role), **options)
-
-
-@pytest.fixture
-def runs(page_store: SqlCheckpointStore) -> RunFactory:
-    """Make runs in the store behind `app`."""
-    return RunFactory(page_store)
