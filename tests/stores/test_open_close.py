@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -183,13 +184,27 @@ def test_two_databases_in_memory_are_two() -> None:
 # PostgreSQL
 
 
-def test_postgres_readers_see_one_moment_and_cannot_write(postgres_store: SqlCheckpointStore) -> None:
-    with postgres_store.reading() as conn:
+@pytest.mark.parametrize("way", ["reading", "viewing"])
+def test_postgres_readers_see_one_moment_and_cannot_write(
+    postgres_store: SqlCheckpointStore, way: str
+) -> None:
+    with getattr(postgres_store, way)() as conn:
         assert conn.exec_driver_sql("SHOW transaction_isolation").scalar_one() == "repeatable read"
         assert conn.exec_driver_sql("SHOW transaction_read_only").scalar_one() == "on"
     with postgres_store.writing() as conn:
         assert conn.exec_driver_sql("SHOW transaction_isolation").scalar_one() == "read committed"
         assert conn.exec_driver_sql("SHOW transaction_read_only").scalar_one() == "off"
+
+
+def test_a_view_of_postgres_sets_no_session_up(postgres_store: SqlCheckpointStore) -> None:
+    """Behind a pooler the next statement has another session: a setting would stay with somebody else's."""
+    with postgres_store.viewing() as conn:
+        driver: Any = conn.connection.driver_connection
+        assert (driver.autocommit, driver.readonly, driver.isolation_level) == (True, None, None)
+    with pytest.raises(RuntimeError), postgres_store.viewing() as conn:
+        driver = conn.connection.driver_connection
+        raise RuntimeError
+    assert driver.info.transaction_status == 0  # idle
 
 
 def test_postgres_settings_that_lose_writes_are_named(postgres_store: SqlCheckpointStore) -> None:

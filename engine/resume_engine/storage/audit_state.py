@@ -64,7 +64,7 @@ def load_audit_state(store: SqlCheckpointStore) -> AuditState:
     """Return how the audit stands; three statements that cost the same however long it is."""
     event = audit_events.c
     verified = select(audit_events).where(event.event_type == EventType.AUDIT_VERIFIED.value)
-    with store.reading() as conn:
+    with store.viewing() as conn:
         checkpoint = latest(conn)
         row = conn.execute(verified.order_by(event.created_at.desc(), event.event_id.desc()).limit(1)).first()
         since = select(event.created_at)

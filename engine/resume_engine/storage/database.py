@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
@@ -24,13 +24,15 @@ class Database:
     (`SchemaOutdatedError`, `SchemaTooNewError`).
     """
 
+    _reading_options: Mapping[str, Any] = {}
+
     def __init__(
         self, engine: Engine, *, check_schema: bool = True, codec: PayloadCodec | None = None
     ) -> None:
         self.codec = codec_from_environment() if codec is None else codec
         self._locked: str | None = None
         self._engine = engine
-        self._reading_engine = engine
+        self._reading_engine = engine.execution_options(**self._reading_options)
         self._writing_engine = engine.execution_options(writes=True)
         self._asking_engine = engine.execution_options(asks=True)
         if check_schema:
@@ -116,8 +118,12 @@ class Database:
         return self._engine.url.render_as_string(hide_password=True)
 
     def reading(self) -> AbstractContextManager[Connection]:
-        """Open a transaction that only reads: one consistent view."""
+        """Open a transaction that only reads: one consistent view, for as long as it takes."""
         return self._reading_engine.begin()
+
+    def viewing(self) -> AbstractContextManager[Connection]:
+        """Open a transaction of a few statements that only read, all of whose rows are fetched at once."""
+        return self.reading()
 
     def asking(self) -> AbstractContextManager[Connection]:
         """Open a connection for a single statement that reads: it needs no transaction around it."""

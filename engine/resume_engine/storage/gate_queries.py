@@ -105,7 +105,7 @@ class GateQueries:
         Raises `InvalidValueError` for a key that no failure can have.
         """
         sequence = runs.c.failure_sequence if failure_key is None else literal(_sequence_of(failure_key))
-        with self._store.reading() as conn:
+        with self._store.viewing() as conn:
             row = conn.execute(case_query(sequence).where(runs.c.run_id == run_id).limit(1)).one_or_none()
             if row is None:
                 return None
@@ -170,7 +170,7 @@ class GateQueries:
             .order_by(step_records.c.sequence)
             .limit(_LATER_ATTEMPTS)
         )
-        with self._store.reading() as conn:
+        with self._store.viewing() as conn:
             event = conn.execute(resumed).one_or_none()
             found = conn.execute(attempts).all()
         return Aftermath(

@@ -27,7 +27,7 @@ def lost_leases(store: SqlCheckpointStore, since: datetime, *, limit: int) -> Lo
 
     Resumes that are sealed with a key that is not here cannot be told apart and are left out.
     """
-    with store.reading() as conn:
+    with store.viewing() as conn:
         resumes = conn.execute(_newest(EventType.RUN_RESUMED, since, limit)).scalars().all()
         left = conn.execute(_newest(EventType.RUN_INTERRUPTED, since, limit)).scalars().all()
     taken_over = ["interrupted" in shown_value(store.codec, text) for text in resumes]

@@ -36,14 +36,17 @@ class PostgresCheckpointStore(SqlCheckpointStore):
     version and by unique keys.
     """
 
+    # READ COMMITTED would show every statement of a transaction another state of the database.
+    _reading_options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+
     def __init__(
         self, database_url: str, *, check_schema: bool = True, codec: PayloadCodec | None = None
     ) -> None:
         url = postgres_url(database_url)
         connect = {"connect_timeout": 10, "application_name": "resume_engine"}
         engine = create_engine(url, pool_pre_ping=True, connect_args=connect)
-        # A step is one statement; without BEGIN, COMMIT and the pool's questions it is one round trip. What
-        # only reads goes this way too: most of what is asked.
+        # A step is one statement; without BEGIN, COMMIT and the pool's questions it is one round trip. Nearly
+        # all that is read goes this way too.
         self._autocommitting = create_engine(
             url, isolation_level="AUTOCOMMIT", pool_reset_on_return=None, pool_size=10, connect_args=connect
         )
@@ -54,24 +57,28 @@ class PostgresCheckpointStore(SqlCheckpointStore):
         )
         _ping_when_idle(self._autocommitting)
         super().__init__(engine, check_schema=check_schema, codec=codec)
-        # READ COMMITTED would show every statement of a transaction another state of the database.
-        self._reading_engine = self._autocommitting.execution_options(
-            isolation_level="REPEATABLE READ", postgresql_readonly=True
-        )
         renew_connections_in_children(self)
 
     def asking(self) -> AbstractContextManager[Connection]:
         """Open a connection for a single statement that reads: one round trip."""
         return self._autocommitting.connect()
 
-    @contextmanager
-    def committing(self, *, statements: int) -> Iterator[Connection]:
+    def viewing(self) -> AbstractContextManager[Connection]:
+        """Open a transaction of a few statements that only read, on a connection that is not asked either."""
+        return self._transaction("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    def committing(self, *, statements: int) -> AbstractContextManager[Connection]:
         """Open a transaction on a connection that is not asked whether it lives; one statement needs none."""
+        if statements == 1:
+            return self._autocommitting.connect()
+        return self._transaction("BEGIN ISOLATION LEVEL READ COMMITTED")
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[Connection]:
+        # Said in words: the driver would set its session up for that, and back again, in round trips of their
+        # own; and behind a pooler the session that it sets up may be somebody else's.
         with self._autocommitting.connect() as conn:
-            if statements == 1:
-                yield conn
-                return
-            conn.exec_driver_sql("BEGIN ISOLATION LEVEL READ COMMITTED")
+            conn.exec_driver_sql(begin)
             try:
                 yield conn
                 conn.exec_driver_sql("COMMIT")

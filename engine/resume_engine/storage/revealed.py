@@ -40,7 +40,7 @@ _COLUMNS: dict[Field, Any] = {
 
 def load_revealed(store: SqlCheckpointStore, run_id: str, field: Field, sequence: int | None) -> str | None:
     """Return a recorded value as it is, None when there is none; raise a `PayloadError` if it is locked."""
-    with store.reading() as conn:
+    with store.viewing() as conn:
         text = conn.execute(_query(run_id, field, sequence)).scalar()
         if text is None:
             return None

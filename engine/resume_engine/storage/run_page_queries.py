@@ -70,7 +70,7 @@ class RunPageQueries:
         )
         decided = select(decisions).where(decisions.c.run_id == run_id).order_by(decisions.c.decision_id)
         codec = self._store.codec
-        with self._store.reading() as conn:
+        with self._store.viewing() as conn:
             row = conn.execute(query).one_or_none()
             if row is None:
                 return None

@@ -212,7 +212,7 @@ class RunQueries:
 
     def load_head(self, run_id: str) -> RunHead | None:
         """Return a run's row, metadata and decisions, or None; two statements."""
-        with self._store.reading() as conn:
+        with self._store.viewing() as conn:
             row = conn.execute(
                 select(*run_rows.SUMMARY_COLUMNS, runs.c.metadata_json).where(runs.c.run_id == run_id)
             ).one_or_none()

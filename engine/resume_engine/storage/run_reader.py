@@ -89,7 +89,7 @@ class RunReader(Database):
         return None if row is None else self._run_later(self._head(row, ()))
 
     def _read_run(self, run_id: str, *, with_steps: bool) -> Run | None:
-        with self.reading() as conn:
+        with self.viewing() as conn:
             head = self.head_in_tx(conn, run_id)
             if head is None:
                 return None
@@ -223,7 +223,7 @@ class RunReader(Database):
         """Return what `iter_steps` needs to begin after a sequence."""
         if after < 0:
             return RunInputs(self.codec)
-        with self.reading() as conn:
+        with self.viewing() as conn:
             return inputs_behind(conn, self.codec, run_id, after)
 
     def iter_outputs(self, run_id: str) -> Iterator[StepOutput]:

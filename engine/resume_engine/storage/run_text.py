@@ -35,7 +35,7 @@ def load_run_text(
     `wanted` sees the run first, in the same view of the database; unless it says yes no more is read. Three
     statements. Raises what `wanted` raises, and a `PayloadError` when a payload cannot be read here.
     """
-    with store.reading() as conn:
+    with store.viewing() as conn:
         row = store.row_in_tx(conn, run_id)
         if row is None:
             return None
