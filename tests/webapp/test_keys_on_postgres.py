@@ -67,3 +67,16 @@ def test_the_life_of_a_key_and_the_numbers(postgres_url: str) -> None:
         # Both clocks are this machine's, so only the question's own time lies between.
         question = (clock.utc_now() - asked).total_seconds()
         assert abs(ready["clock_difference_seconds"]) <= question / 2 + 0.01
+
+
+def test_a_key_is_looked_up_again_when_its_connection_was_cut(postgres_url: str) -> None:
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND {}"
+    ours = "datname = current_database()"
+    with open_store(postgres_url) as store, open_store(postgres_url) as other:
+        app = create_app(Settings(database_url=postgres_url, password_cost=CHEAP), store=store)
+        made = services(app).keys.create("ci", Role.AUDITOR, actor=SYSTEM)
+        headers = {"Authorization": f"Bearer {made.text}"}
+        assert app.test_client().get("/api/runs", headers=headers).status_code == 200
+        with other.writing() as conn:
+            conn.exec_driver_sql(others.format(ours))
+        assert services(app).keys.authenticate(made.text).key_id == made.key.key_id

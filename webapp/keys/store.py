@@ -18,6 +18,7 @@ from resume_engine.core.actor import Actor
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.permissions import Role
 from resume_engine.core.run import Environment
+from resume_engine.storage.driver import asked_again
 from resume_engine.storage.schema import api_keys
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from webapp.accounts.store import insert_event_in_tx
@@ -177,8 +178,7 @@ class KeyStore:
         if found is None:
             raise KeyRefusedError(UNKNOWN, reason="malformed")
         key_id, secret = found.groups()
-        with self._store.asking() as conn:
-            row = conn.execute(_BY_ID, {"key_id": key_id}).one_or_none()
+        row = self._find(key_id)
         # As much work for an id that nobody has as for one with another secret.
         stored = row.secret_hash if row is not None else self._hashing.hash("")
         given = self._hashing.hash(secret, pepper_id=row.pepper_id if row is not None else None)
@@ -193,6 +193,12 @@ class KeyStore:
             raise KeyRefusedError(REFUSED[state], reason=state.value, key_id=key_id)
         self._note_use(key, now)
         return key
+
+    @asked_again
+    def _find(self, key_id: str) -> Any:
+        """Return the row of a key, or None; after a restart of the database nothing is asked before it."""
+        with self._store.asking() as conn:
+            return conn.execute(_BY_ID, {"key_id": key_id}).one_or_none()
 
     def _note_use(self, key: ApiKey, now: datetime) -> None:
         with self._touching:
