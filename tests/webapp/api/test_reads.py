@@ -297,3 +297,14 @@ def test_a_whole_run_costs_the_same_statements_for_few_steps_and_for_many(
             assert auditor.get(f"/runs/{run.run_id}{path}").data
             seen.add(len(statements))
     assert counts == {"": {4}, "/status": {2}, "/audit_events": {4}}
+
+
+@pytest.mark.parametrize("guess", ["password=hunter2", "password=hunter2 failed", "password=h", "password=x"])
+def test_a_filter_does_not_tell_what_is_masked(call: Call, runs: RunFactory, guess: str) -> None:
+    runs.blocked("permanent", message="password=hunter2 failed")
+    answers = {
+        end: ids(call("auditor").get("/runs?" + urlencode({"message": guess + end}))) for end in ("", "••••")
+    }
+    assert answers[""] == []
+    same = ids(call("auditor").get("/runs?" + urlencode({"message": "••••"})))
+    assert answers["••••"] == same
