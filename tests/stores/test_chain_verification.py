@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,9 @@ from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.audit_chain import CONTROL, entry_hash
 from resume_engine.core.chain_report import ChainReport, Verdict
 from resume_engine.core.clock import utc_now
+from resume_engine.core.decisions import event_of
 from resume_engine.core.permissions import Role
+from resume_engine.core.policy import NO_REQUIREMENT
 from resume_engine.core.run_change import RunChange
 from resume_engine.storage.chain_reader import iter_entries
 from resume_engine.storage.chain_verification import ChainVerifier
@@ -41,6 +42,7 @@ from tests.guards import unguarded
 from tests.stores.changes import change, completed, decision, event, failed, new_run, summary
 
 KEY = SecretKey("a secret of the tests, long enough")
+OLGA = Actor(name="olga@example.com", role=Role.OPERATOR, channel=Channel.LIBRARY)
 CRON = Actor(name="cron", role=Role.OPERATOR, channel=Channel.CLI)
 Tamper = Callable[[Connection], object]
 
@@ -58,8 +60,7 @@ def filled(store: SqlCheckpointStore) -> SqlCheckpointStore:
     RunFactory(store).every_state()
     run = store.commit(change(new_run(store), failed(0)))
     approval = decision(failure_key="0:0", note="looked at it")
-    told = event(event_type="gate.approved", failure_key="0:0", actor=approval.actor, note=approval.note)
-    told = replace(told, created_at=approval.decided_at)
+    told = event_of(approval, OLGA, NO_REQUIREMENT)
     after = run.evolve(blocked_by=(), blocked_since=None)
 
     store.commit(RunChange(before=run, after=after, decisions=(approval,), events=(told,)))
@@ -95,6 +96,10 @@ def _edit_step(**values: Any) -> Tamper:
 def _edit_event(**values: Any) -> Tamper:
     mine = (_event.stream == "run-1", _event.chain_seq == 3)
     return lambda conn: conn.execute(update(audit_events).where(*mine).values(**values))
+
+
+def _edit_decision(**values: Any) -> Tamper:
+    return lambda conn: conn.execute(update(decisions).where(decisions.c.run_id == "run-1").values(**values))
 
 
 def _swap(conn: Connection) -> None:
@@ -187,11 +192,18 @@ TAMPERINGS: dict[str, tuple[Tamper, str, int | None]] = {
     "a dropped run": (_drop_run, "run-1", 1),
     "a dropped run and its seal": (_drop_run_and_leaves, "checkpoint", 1),
     "an event without a place": (_edit_event(stream=None, chain_seq=None), "(none)", None),
-    "a decision": (
-        lambda c: c.execute(update(decisions).where(decisions.c.run_id == "run-1").values(actor="mallory")),
-        "run-1",
-        None,
-    ),
+    "a decision": (_edit_decision(actor="mallory"), "run-1", None),
+    "the time of a decision": (_edit_decision(decided_at=utc_now()), "run-1", None),
+    "the note of a decision": (_edit_decision(note="did not look"), "run-1", None),
+    "the role of a decision": (_edit_decision(role="admin"), "run-1", None),
+    "the channel of a decision": (_edit_decision(channel="api"), "run-1", None),
+    "the name of a decision": (_edit_decision(display_name="olga"), "run-1", None),
+    "the result of a decision": (_edit_decision(result_json='{"refunded": 9}'), "run-1", None),
+    "a decision that opened nothing": (_edit_decision(opened=0), "run-1", None),
+    "the end of a decision": (_edit_decision(expires_at=utc_now()), "run-1", None),
+    "the step of a decision": (_edit_decision(step_sequence=1), "run-1", None),
+    "a decision about another failure": (_edit_decision(failure_key="0:7"), "run-1", None),
+    "a decision of another kind": (_edit_decision(kind="reject"), "run-1", None),
     "a removed decision": (
         lambda c: c.execute(delete(decisions).where(decisions.c.run_id == "run-1")),
         "run-1",

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Select, func, literal, select
 
 from resume_engine.core.audit import EventType
-from resume_engine.core.audit_chain import CONTROL, entry_hash, moment_text
+from resume_engine.core.audit_chain import CONTROL, entry_hash
 from resume_engine.core.chain_report import ChainReport, Finding
 from resume_engine.core.checkpoint import Checkpoint
-from resume_engine.core.decision import DecisionKind
-from resume_engine.core.decisions import EVENT_OF_KIND
 from resume_engine.core.errors import PayloadError, PayloadLockedError, RunNotFoundError
 from resume_engine.core.merkle import root_of
 from resume_engine.storage.chain_reader import StoredEntry, entries_of_many, iter_entries
 from resume_engine.storage.chain_walk import ChainWalk, walk
+from resume_engine.storage.decision_check import DecisionCheck
 from resume_engine.storage.rows import AnyRow
 from resume_engine.storage.schema import (
     audit_checkpoint_leaves,
@@ -35,7 +34,6 @@ Progress = Callable[[int], None]
 _leaves = audit_checkpoint_leaves.c
 _RUNS_PER_FETCH = 200
 _ENTRIES_AT_ONCE = 2_000
-_KIND_OF_EVENT = {event.value: kind for kind, event in EVENT_OF_KIND.items()}
 
 
 class ChainVerifier:
@@ -181,20 +179,15 @@ class ChainVerifier:
         run: AnyRow,
         entries: Iterable[StoredEntry],
         sealed: Mapping[int, str],
-        decided: Counter[tuple[Any, ...]],
+        decided: Sequence[AnyRow],
     ) -> None:
-        told: Counter[tuple[Any, ...]] = Counter()
+        told = DecisionCheck(self._store.codec)
         walked, finding = walk(run.run_id, _noting(entries, told), self._store.codec, sealed)
         finding = finding or walked.end(run.chain_seq, run.chain_head)
         self._note(walked, finding, max(sealed, default=0))
-        if finding is None and told != decided:
-            [wrong] = list(((told - decided) or (decided - told)).keys())[:1]
-            problem = "is not among the decisions" if told - decided else "has no event"
-            self.report.add(
-                Finding(
-                    stream=run.run_id, seq=None, problem=f"the decision {wrong[1]} by {wrong[2]} {problem}"
-                )
-            )
+        problem = told.problem(decided) if finding is None else None
+        if problem is not None:
+            self.report.add(Finding(stream=run.run_id, seq=None, problem=problem))
 
     def _note(self, walked: ChainWalk, finding: Finding | None, sealed: int) -> None:
         self.report.streams += 1
@@ -322,17 +315,15 @@ def _seals(conn: Connection, streams: Sequence[str]) -> dict[str, dict[int, str]
     return found
 
 
-def _decided(conn: Connection, run_ids: Sequence[str]) -> dict[str, Counter[tuple[Any, ...]]]:
-    found: dict[str, Counter[tuple[Any, ...]]] = defaultdict(Counter)
-    for row in conn.execute(select(decisions).where(decisions.c.run_id.in_(run_ids))):
-        found[row.run_id][(row.failure_key, row.kind, row.actor, moment_text(row.decided_at))] += 1
+def _decided(conn: Connection, run_ids: Sequence[str]) -> dict[str, list[AnyRow]]:
+    found: dict[str, list[AnyRow]] = defaultdict(list)
+    query = select(decisions).where(decisions.c.run_id.in_(run_ids))
+    for row in conn.execute(query.order_by(decisions.c.ordinal, decisions.c.decision_id)):
+        found[row.run_id].append(row)
     return found
 
 
-def _noting(entries: Iterable[StoredEntry], told: Counter[tuple[Any, ...]]) -> Iterator[StoredEntry]:
+def _noting(entries: Iterable[StoredEntry], told: DecisionCheck) -> Iterator[StoredEntry]:
     for entry in entries:
-        kind: DecisionKind | None = None if entry.is_step else _KIND_OF_EVENT.get(entry.row.event_type)
-        if kind is not None:
-            row = entry.row
-            told[(row.failure_key, kind.value, row.actor, moment_text(row.created_at))] += 1
+        told.take(entry)
         yield entry
