@@ -19,6 +19,8 @@ from typing import Any
 P, L = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
 D = -121665 * pow(121666, -1, P) % P
 ENTRY, SEAL, EXPORT = (f"resume-engine/{what}/1\n".encode() for what in ("audit", "checkpoint", "export"))
+ACK = "prod_resume_ack"
+KINDS = {"approved": "human_approval", "compensated": "compensation", "rejected": "reject", ACK: ACK}
 
 
 class Tampered(Exception):
@@ -114,9 +116,35 @@ def check_entry(entry: Any, place: str) -> None:
             raise Tampered(f"{place}: its {name} is not what was recorded ({found} instead of {expected})")
 
 
+def told_by(entry: Any) -> Any:
+    """Return what the event of a decision says of it, masked texts left out."""
+    header, payload = entry["header"], json.loads(entry["body"]["payload"])
+    said = {name: header[name] for name in ("actor", "channel", "failure_key", "role")}
+    said |= {"decided_at": header["time"], "kind": KINDS[header["event_type"][5:]]}
+    if "note" not in entry["masked"]:
+        said["note"] = entry["body"].get("note")
+    if "payload" not in entry["masked"] and "carried_over" not in payload:
+        said |= {
+            name: payload.get(name) for name in ("display_name", "expires_at", "result", "step_sequence")
+        }
+        if "opened" in payload or "made_on" not in payload:
+            said["opened"] = payload.get("opened", True)
+    return said
+
+
+def check_decisions(found: Any, told: list[Any], stream: str) -> None:
+    for one in found:
+        said = next((s for s in told if all(one.get(name, s[name]) == s[name] for name in s)), None)
+        if said is None:
+            raise Tampered(f"{stream}: no event tells of the decision by {one['actor']} as it stands here")
+        told.remove(said)
+    for said in told:
+        raise Tampered(f"{stream}: the decision by {said['actor']} is not among the decisions")
+
+
 def walk(path: str, parts: Any) -> int:
-    """Check every entry and its place; return how many there are."""
-    end, head, seq, told = parts["integrity"], None, 0, set()
+    """Check every entry and its place, and decisions with their events; return how many entries there are."""
+    end, head, seq, told = parts["integrity"], None, 0, []
     stream, sealed = end["stream"], end["leaf"] or {"seq": 0}
     entries = [elements(path, *parts[name]) for name in ("steps", "audit_events")]
     for entry in heapq.merge(*entries, key=lambda entry: entry["header"]["seq"]):
@@ -127,13 +155,11 @@ def walk(path: str, parts: Any) -> int:
         head = entry["hash"]
         if sealed["seq"] == seq and sealed["head"] != head:
             raise Tampered(f"{stream} #{seq}: history was rewritten after it was sealed")
-        if header["entry"] == "event" and header["event_type"].startswith("gate."):
-            told.add((header["failure_key"], header["actor"], header["time"]))
+        if header["entry"] == "event" and header["event_type"].removeprefix("gate.") in KINDS:
+            told.append(told_by(entry))
     if (end["seq"], end["head"]) != (seq, head) or sealed["seq"] > seq:
         raise Tampered(f"{stream} #{seq + 1}: the end is cut off, there were {end['seq']} entries")
-    for one in elements(path, *parts["decisions"]):
-        if (one["failure_key"], one["actor"], one["decided_at"]) not in told:
-            raise Tampered(f"{stream}: no event tells of the decision by {one['actor']}")
+    check_decisions(elements(path, *parts["decisions"]), told, stream)
     return seq
 
 
@@ -152,6 +178,8 @@ def check_seal(end: Any, content: Any, key: bytes | None, anchors: Any) -> Any:
     if key is None or made["algorithm"] != "ed25519":
         yield f"the signature ({made['algorithm']}) was not checked: give the public key with --key"
     else:
+        if not content["signature"]:
+            yield "beside the entries nothing is proven (run, gates, masked values): the export is not signed"
         signed = ((message, made["signature"]), (EXPORT + content["hash"].encode(), content["signature"]))
         for what, (text, signature) in zip(("checkpoint", "export"), signed, strict=True):
             if signature and not is_signed(key, text, signature):

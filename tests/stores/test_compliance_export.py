@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from sqlalchemy import delete, update
 
 from resume_engine import audit_verifier
 from resume_engine.audit_verifier import Tampered, is_signed
@@ -22,10 +23,12 @@ from resume_engine.core.errors import RunNotFoundError
 from resume_engine.core.run_change import RunChange
 from resume_engine.storage.compliance_export import compliance_export
 from resume_engine.storage.open_store import open_store
+from resume_engine.storage.schema import decisions
 from resume_engine.storage.sealing import seal
 from resume_engine.storage.signing import Ed25519Key, SecretKey
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory
+from tests.guards import unguarded
 from tests.stores.changes import change, completed, event, new_run, summary
 
 _PRIVATE = Ed25519PrivateKey.generate()
@@ -130,6 +133,14 @@ def _double(lines: list[bytes]) -> None:
     lines.insert(at, lines[at])
 
 
+def _decision(name: str, value: object) -> Callable[[bytes], bytes]:
+    def changed(lines: list[bytes]) -> None:
+        at = _first(lines, b"decisions")
+        lines[at] = json.dumps(json.loads(lines[at]) | {name: value}).encode() + b"\n"
+
+    return _lines(changed)
+
+
 FORGERIES = {
     "a deleted event": (_lines(lambda lines: lines.pop(_first(lines, b"audit_events") + 1)), "#4"),
     "a deleted step": (_lines(lambda lines: lines.pop(_first(lines, b"steps"))), "#2"),
@@ -142,6 +153,13 @@ FORGERIES = {
         lambda content: content.replace(b'"status": "paused"', b'"status": "failed"'),
         "beside",
     ),
+    "another note of a decision": (_decision("note", "did not look"), "no event tells"),
+    "another role of a decision": (_decision("role", "admin"), "no event tells"),
+    "another name of a decision": (_decision("display_name", "bob"), "no event tells"),
+    "another kind of a decision": (_decision("kind", "reject"), "no event tells"),
+    "another end of a decision": (_decision("expires_at", "2099-01-01T00:00:00+00:00"), "no event tells"),
+    "a decision that opened nothing": (_decision("opened", False), "no event tells"),
+    "a removed decision": (_lines(lambda lines: lines.pop(_first(lines, b"decisions"))), "not among"),
     "cut off": (lambda content: content[: len(content) // 2], "last line"),
     "cut off at a line": (_lines(lambda lines: lines.pop()), "last line"),
     "continued": (lambda content: content + b" ", "last line"),
@@ -165,6 +183,33 @@ def test_a_forgery_whose_hashes_were_made_anew_breaks_the_signature(export: Expo
     content = {"hash": audit_verifier.sha(body), "signature": found["content"]["signature"]}
     forged = body + b'"content":' + audit_verifier.canonical(content) + b"}\n"
     assert export.verdict(forged) == (1, "the export does not carry the signature of the key")
+
+
+def test_what_is_not_signed_as_a_whole_is_not_proven(export: Export) -> None:
+    """Somebody who takes the signature off gains nothing: only the entries are sealed then."""
+    lines = export.content.splitlines(keepends=True)[:-1]
+    body = b"".join(lines).replace(b'"status": "paused"', b'"status": "completed"')
+    content = {"hash": audit_verifier.sha(body), "signature": ""}
+    forged = body + b'"content":' + audit_verifier.canonical(content) + b"}\n"
+    code, words = export.verdict(forged)
+    assert code == 2 and "the export is not signed" in words
+
+
+def test_an_export_of_changed_decisions_tells(tmp_path: Path) -> None:
+    """Decisions that were changed in the database do not become true by being exported."""
+    with open_store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
+        run_id = RunFactory(store).cleared().run_id
+        assert seal(store, KEY) is not None
+        made = Export(tmp_path / "export.json", exported(store, run_id))
+        assert made.verdict() == (0, "")
+        with unguarded(store) as conn:
+            conn.execute(update(decisions).values(note="did not look"))
+        made.content = exported(store, run_id)
+        assert made.verdict()[0] == 1
+        with unguarded(store) as conn:
+            conn.execute(delete(decisions))
+        made.content = exported(store, run_id)
+        assert made.verdict()[0] == 1
 
 
 def test_without_comparing_hashes_the_place_of_a_forgery_is_missed(
@@ -231,7 +276,7 @@ def _lines_of_code(source: str) -> set[int]:
 
 def test_the_verifier_is_one_small_file_of_the_standard_library(export: Export, tmp_path: Path) -> None:
     source = Path(audit_verifier.__file__).read_text(encoding="utf-8")
-    assert len(_lines_of_code(source)) < 150
+    assert len(_lines_of_code(source)) < 180
     alone = tmp_path / "verify.py"
     alone.write_text(source, encoding="utf-8")
     export.path.write_bytes(export.content)

@@ -169,7 +169,9 @@ def event_of(decision: Decision, actor: Actor, needed: Requirement) -> AuditEven
     if needed.rule is not None:
         payload["rule"] = needed.rule
     if needed.approvers > 1:
-        payload |= {"approvers": needed.approvers, "opened": decision.opened}
+        payload["approvers"] = needed.approvers
+    if needed.approvers > 1 or not decision.opened:
+        payload["opened"] = decision.opened
     if decision.expires_at is not None:
         payload["expires_at"] = decision.expires_at.isoformat()
     if decision.result is not None:

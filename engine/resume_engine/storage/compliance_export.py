@@ -158,6 +158,8 @@ def _decision(one: Decision) -> dict[str, Any]:
         "note": one.note,
         "result": as_json(one.result),
         "step_sequence": one.step_sequence,
+        "opened": one.opened,
+        "expires_at": one.expires_at.isoformat() if one.expires_at else None,  # as its event has it
     }
 
 

@@ -81,9 +81,10 @@ def _told(row: rows.AnyRow, codec: PayloadCodec) -> Said:
         return said  # locked, or the walk along the chain says what is wrong with it
     if not isinstance(payload, dict) or payload.get("carried_over"):
         return said  # of a decision of 0.2.0 the event tells no more
+    if "opened" in payload or "made_on" not in payload:  # events of adopted decisions did not always tell it
+        said["opened"] = int(payload.get("opened", True))
     return said | {
         "display_name": payload.get("display_name"),
-        "opened": int(payload.get("opened", True)),
         "expires_at": _moment(payload.get("expires_at")),
         "result": payload.get("result"),
         "step_sequence": payload.get("step_sequence"),
