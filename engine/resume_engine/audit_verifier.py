@@ -19,6 +19,7 @@ from typing import Any
 P, L = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
 D = -121665 * pow(121666, -1, P) % P
 ENTRY, SEAL, EXPORT = (f"resume-engine/{what}/1\n".encode() for what in ("audit", "checkpoint", "export"))
+ENDS = {"run.completed": "completed", "gate.rejected": "cancelled", "run.rolled_back": "cancelled"}
 ACK = "prod_resume_ack"
 KINDS = {"approved": "human_approval", "compensated": "compensation", "rejected": "reject", ACK: ACK}
 
@@ -142,8 +143,24 @@ def check_decisions(found: Any, told: list[Any], stream: str) -> None:
         raise Tampered(f"{stream}: the decision by {said['actor']} is not among the decisions")
 
 
+def check_run(run: Any, entry: Any, stream: str) -> None:
+    """Compare what is said of the run with the entries that tell how it began and ended."""
+    header, kind, said = entry["header"], entry["header"]["event_type"], {}
+    if kind == "run.started" and "payload" not in entry["masked"]:
+        payload = json.loads(entry["body"]["payload"])
+        said = {name: payload.get(name, run[name]) for name in ("workflow_name", "environment")}
+        said |= {"started_by": header["actor"], "created_at": header["time"]}
+    elif kind in ENDS:
+        said = {"status": ENDS[kind], "finished_at": header["time"]}
+    for name in said:
+        if run[name] != said[name]:
+            raise Tampered(
+                f"{stream} #{header['seq']}: it tells that {name} was {said[name]}, not {run[name]}"
+            )
+
+
 def walk(path: str, parts: Any) -> int:
-    """Check every entry and its place, and decisions with their events; return how many entries there are."""
+    """Check every entry and its place, and what follows from entries; return how many there are."""
     end, head, seq, told = parts["integrity"], None, 0, []
     stream, sealed = end["stream"], end["leaf"] or {"seq": 0}
     entries = [elements(path, *parts[name]) for name in ("steps", "audit_events")]
@@ -155,8 +172,9 @@ def walk(path: str, parts: Any) -> int:
         head = entry["hash"]
         if sealed["seq"] == seq and sealed["head"] != head:
             raise Tampered(f"{stream} #{seq}: history was rewritten after it was sealed")
-        if header["entry"] == "event" and header["event_type"].removeprefix("gate.") in KINDS:
-            told.append(told_by(entry))
+        if header["entry"] == "event":
+            check_run(parts["run"], entry, stream)
+            told += [told_by(entry)] if header["event_type"].removeprefix("gate.") in KINDS else []
     if (end["seq"], end["head"]) != (seq, head) or sealed["seq"] > seq:
         raise Tampered(f"{stream} #{seq + 1}: the end is cut off, there were {end['seq']} entries")
     check_decisions(elements(path, *parts["decisions"]), told, stream)

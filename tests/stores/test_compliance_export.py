@@ -20,10 +20,11 @@ from sqlalchemy import delete, update
 from resume_engine import audit_verifier
 from resume_engine.audit_verifier import Tampered, is_signed
 from resume_engine.core.errors import RunNotFoundError
+from resume_engine.core.run import Run
 from resume_engine.core.run_change import RunChange
 from resume_engine.storage.compliance_export import compliance_export
 from resume_engine.storage.open_store import open_store
-from resume_engine.storage.schema import decisions
+from resume_engine.storage.schema import decisions, runs
 from resume_engine.storage.sealing import seal
 from resume_engine.storage.signing import Ed25519Key, SecretKey
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -141,6 +142,15 @@ def _decision(name: str, value: object) -> Callable[[bytes], bytes]:
     return _lines(changed)
 
 
+def _run_says(name: str, value: object) -> Callable[[bytes], bytes]:
+    def changed(lines: list[bytes]) -> None:
+        at = next(n for n, line in enumerate(lines) if line.startswith(b'"run":'))
+        run = json.loads(lines[at][len('"run":') : -2]) | {name: value}
+        lines[at] = b'"run":' + json.dumps(run).encode() + b",\n"
+
+    return _lines(changed)
+
+
 FORGERIES = {
     "a deleted event": (_lines(lambda lines: lines.pop(_first(lines, b"audit_events") + 1)), "#4"),
     "a deleted step": (_lines(lambda lines: lines.pop(_first(lines, b"steps"))), "#2"),
@@ -159,6 +169,10 @@ FORGERIES = {
     "another kind of a decision": (_decision("kind", "reject"), "no event tells"),
     "another end of a decision": (_decision("expires_at", "2099-01-01T00:00:00+00:00"), "no event tells"),
     "a decision that opened nothing": (_decision("opened", False), "no event tells"),
+    "another environment": (_run_says("environment", "staging"), "#1: it tells that environment was dev"),
+    "another start": (_run_says("created_at", "2026-01-01T00:00:00.000000+00:00"), "#1: it tells"),
+    "somebody else's run": (_run_says("started_by", "mallory"), "#1: it tells that started_by was"),
+    "another workflow": (_run_says("workflow_name", "other"), "#1: it tells that workflow_name was"),
     "a removed decision": (_lines(lambda lines: lines.pop(_first(lines, b"decisions"))), "not among"),
     "cut off": (lambda content: content[: len(content) // 2], "last line"),
     "cut off at a line": (_lines(lambda lines: lines.pop()), "last line"),
@@ -210,6 +224,21 @@ def test_an_export_of_changed_decisions_tells(tmp_path: Path) -> None:
             conn.execute(delete(decisions))
         made.content = exported(store, run_id)
         assert made.verdict()[0] == 1
+
+
+@pytest.mark.parametrize("make", [RunFactory.cancelled, RunFactory.completed])
+def test_an_export_of_a_run_that_was_woken_tells(tmp_path: Path, make: Callable[[RunFactory], Run]) -> None:
+    with open_store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
+        run_id = make(RunFactory(store)).run_id
+        assert seal(store, KEY) is not None
+        made = Export(tmp_path / "export.json", exported(store, run_id))
+        assert made.verdict() == (0, "")
+        with store.writing() as conn:
+            woken = {"status": "paused", "finished_at": None, "version": runs.c.version + 1}
+            conn.execute(update(runs).values(woken))
+        made.content = exported(store, run_id)
+        code, words = made.verdict()
+        assert code == 1 and "it tells that status was" in words
 
 
 def test_without_comparing_hashes_the_place_of_a_forgery_is_missed(
@@ -276,7 +305,7 @@ def _lines_of_code(source: str) -> set[int]:
 
 def test_the_verifier_is_one_small_file_of_the_standard_library(export: Export, tmp_path: Path) -> None:
     source = Path(audit_verifier.__file__).read_text(encoding="utf-8")
-    assert len(_lines_of_code(source)) < 180
+    assert len(_lines_of_code(source)) < 200
     alone = tmp_path / "verify.py"
     alone.write_text(source, encoding="utf-8")
     export.path.write_bytes(export.content)

@@ -79,6 +79,7 @@ def assert_may_continue(store: CheckpointStore, run: RunSummary, step: Step | No
             "executor": run.lease_owner,
             "step_index": failure.step_index,
             "step_name": failure.step_name,
+            "classification": failure.classification.value,
         },
     )
     blocked = store.commit(RunChange(before=run, after=after, events=(event,)))

@@ -43,6 +43,11 @@ class StepKind(StrEnum):
     COMPENSATION = "compensation"
 
 
+def kind_of(step_name: str) -> StepKind:
+    """Return whether a record of this name belongs to the workflow or is a compensation."""
+    return StepKind.COMPENSATION if step_name.startswith(COMPENSATION_PREFIX) else StepKind.STEP
+
+
 class StepOutput(NamedTuple):
     """What a completed step of a workflow leaves to those behind it; of step 0 also what it was given."""
 
@@ -90,9 +95,7 @@ class StepRecord:
     @property
     def kind(self) -> StepKind:
         """Return whether this is a workflow step or a compensation."""
-        if self.step_name.startswith(COMPENSATION_PREFIX):
-            return StepKind.COMPENSATION
-        return StepKind.STEP
+        return kind_of(self.step_name)
 
     @property
     def is_completed(self) -> bool:

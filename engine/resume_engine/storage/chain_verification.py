@@ -18,6 +18,7 @@ from resume_engine.storage.chain_reader import StoredEntry, entries_of_many, ite
 from resume_engine.storage.chain_walk import ChainWalk, walk
 from resume_engine.storage.decision_check import DecisionCheck
 from resume_engine.storage.rows import AnyRow
+from resume_engine.storage.run_check import COLUMNS, RunCheck
 from resume_engine.storage.schema import (
     audit_checkpoint_leaves,
     audit_events,
@@ -163,8 +164,7 @@ class ChainVerifier:
 
     def _check_runs(self, run_ids: Sequence[str]) -> None:
         with self._store.reading() as conn:
-            columns = (runs.c.run_id, runs.c.chain_seq, runs.c.chain_head, runs.c.next_sequence)
-            found = conn.execute(select(*columns).where(runs.c.run_id.in_(run_ids))).all()
+            found = conn.execute(select(*COLUMNS).where(runs.c.run_id.in_(run_ids))).all()
             sealed = _seals(conn, run_ids)
             decided = _decided(conn, run_ids)
             is_long = len(found) == 1 and found[0].chain_seq > _ENTRIES_AT_ONCE
@@ -181,11 +181,11 @@ class ChainVerifier:
         sealed: Mapping[int, str],
         decided: Sequence[AnyRow],
     ) -> None:
-        told = DecisionCheck(self._store.codec)
-        walked, finding = walk(run.run_id, _noting(entries, told), self._store.codec, sealed)
+        told, row = DecisionCheck(self._store.codec), RunCheck(self._store.codec)
+        walked, finding = walk(run.run_id, _noting(entries, told, row), self._store.codec, sealed)
         finding = finding or walked.end(run.chain_seq, run.chain_head)
         self._note(walked, finding, max(sealed, default=0))
-        problem = told.problem(decided) if finding is None else None
+        problem = None if finding is not None else told.problem(decided) or row.problem(run)
         if problem is not None:
             self.report.add(Finding(stream=run.run_id, seq=None, problem=problem))
 
@@ -323,7 +323,7 @@ def _decided(conn: Connection, run_ids: Sequence[str]) -> dict[str, list[AnyRow]
     return found
 
 
-def _noting(entries: Iterable[StoredEntry], told: DecisionCheck) -> Iterator[StoredEntry]:
+def _noting(entries: Iterable[StoredEntry], told: DecisionCheck, row: RunCheck) -> Iterator[StoredEntry]:
     for entry in entries:
-        told.take(entry)
+        row.take(entry, None if entry.is_step else told.take(entry.row))
         yield entry

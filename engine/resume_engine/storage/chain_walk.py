@@ -9,6 +9,7 @@ from resume_engine.core.audit_chain import entry_hash
 from resume_engine.core.chain_report import Finding
 from resume_engine.core.errors import PayloadError, PayloadLockedError
 from resume_engine.core.payload import payload_hash
+from resume_engine.core.step_record import kind_of
 from resume_engine.storage.chain_reader import StoredEntry
 from resume_engine.storage.derived_inputs import MARK, RunInputs
 from resume_engine.storage.payload_codec import PayloadCodec
@@ -67,6 +68,8 @@ class ChainWalk:
             return self._at(seq, f"it cannot be read: {problem}")
         if expected != entry.hash:
             return self._at(seq, "it is not what was recorded", expected, entry.hash)
+        if entry.is_step and entry.row.kind != kind_of(entry.row.step_name):
+            return self._at(seq, f"its kind is {entry.row.kind}, and its name tells another one")
         return self._wrong_input(entry.row, seq) if entry.is_step and not self.locked else None
 
     def _wrong_input(self, row: AnyRow, seq: int) -> Finding | None:

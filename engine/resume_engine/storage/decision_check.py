@@ -14,7 +14,6 @@ from resume_engine.core.decisions import EVENT_OF_KIND
 from resume_engine.core.errors import PayloadError
 from resume_engine.core.payload import storable
 from resume_engine.storage import rows
-from resume_engine.storage.chain_reader import StoredEntry
 from resume_engine.storage.payload_codec import LockedText, PayloadCodec
 
 KIND_OF_EVENT: dict[str, DecisionKind] = {event.value: kind for kind, event in EVENT_OF_KIND.items()}
@@ -34,11 +33,14 @@ class DecisionCheck:
         self._codec = codec
         self._told: dict[Gate, list[Said]] = defaultdict(list)
 
-    def take(self, entry: StoredEntry) -> None:
-        """Note what an entry tells, if it is the event of a decision."""
-        kind = None if entry.is_step else KIND_OF_EVENT.get(entry.row.event_type)
-        if kind is not None:
-            self._told[(entry.row.failure_key, kind.value)].append(_told(entry.row, self._codec))
+    def take(self, row: rows.AnyRow) -> Said | None:
+        """Note what an event tells of a decision, and return it; None for other events."""
+        kind = KIND_OF_EVENT.get(row.event_type)
+        if kind is None:
+            return None
+        said = _told(row, self._codec)
+        self._told[(row.failure_key, kind.value)].append(said)
+        return said
 
     def problem(self, decided: Iterable[rows.AnyRow]) -> str | None:
         """Return what is wrong with the rows of the run's decisions, in the order of their ordinals."""
@@ -67,6 +69,7 @@ def _unlike(gate: Gate, told: list[Said], found: list[rows.AnyRow], codec: Paylo
 def _told(row: rows.AnyRow, codec: PayloadCodec) -> Said:
     """Return what an event says of its decision, by the columns of that."""
     said: Said = {
+        "kind": KIND_OF_EVENT[row.event_type].value,
         "actor": row.actor,
         "role": row.role,
         "channel": row.channel,
@@ -82,7 +85,7 @@ def _told(row: rows.AnyRow, codec: PayloadCodec) -> Said:
     if not isinstance(payload, dict) or payload.get("carried_over"):
         return said  # of a decision of 0.2.0 the event tells no more
     if "opened" in payload or "made_on" not in payload:  # events of adopted decisions did not always tell it
-        said["opened"] = int(payload.get("opened", True))
+        said["opened"] = int(bool(payload.get("opened", True)))
     return said | {
         "display_name": payload.get("display_name"),
         "expires_at": _moment(payload.get("expires_at")),

@@ -33,7 +33,7 @@ from resume_engine.core.outside_writes import (
     with_status,
 )
 from resume_engine.core.roll_back_plan import assert_none_under_way
-from resume_engine.core.run import Run
+from resume_engine.core.run import FINISHED_STATUSES, Run
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import StepRecord
@@ -64,12 +64,11 @@ class SqlCheckpointStore(RunReader, CheckpointStore):
         """Write a new run and its `run.started` event; raise `RunExistsError` if the id is taken."""
         self.refuse_if_locked()
         check_new_run(run)
+        payload = {"workflow_name": run.workflow_name, "environment": run.environment.value}
+        if run.status in FINISHED_STATUSES:
+            payload["status"] = run.status.value  # no other event tells of its end
         event = AuditEvent.by(
-            actor,
-            EventType.RUN_STARTED,
-            run.created_at,
-            run_id=run.run_id,
-            payload={"workflow_name": run.workflow_name, "environment": run.environment.value},
+            actor, EventType.RUN_STARTED, run.created_at, run_id=run.run_id, payload=payload
         )
         change_id = change_id or secrets.token_hex(8)
         link = event_link(run.run_id, 0, None, event)
