@@ -143,25 +143,23 @@ def check_decisions(found: Any, told: list[Any], stream: str) -> None:
         raise Tampered(f"{stream}: the decision by {said['actor']} is not among the decisions")
 
 
-def check_run(run: Any, entry: Any, stream: str) -> None:
-    """Compare what is said of the run with the entries that tell how it began and ended."""
-    header, kind, said = entry["header"], entry["header"]["event_type"], {}
-    if kind == "run.started" and "payload" not in entry["masked"]:
-        payload = json.loads(entry["body"]["payload"])
-        said = {name: payload.get(name, run[name]) for name in ("workflow_name", "environment")}
-        said |= {"started_by": header["actor"], "created_at": header["time"]}
-    elif kind in ENDS:
-        said = {"status": ENDS[kind], "finished_at": header["time"]}
-    for name in said:
-        if run[name] != said[name]:
-            raise Tampered(
-                f"{stream} #{header['seq']}: it tells that {name} was {said[name]}, not {run[name]}"
-            )
+def said_of_run(entry: Any) -> Any:
+    """Return what an event tells of how its run began or ended; None takes back what was told before."""
+    header, kind = entry["header"], entry["header"]["event_type"]
+    payload = {} if "payload" in entry["masked"] else json.loads(entry["body"]["payload"])
+    if kind == "run.started":
+        said = {name: payload.get(name) for name in ("workflow_name", "environment")}
+        return said | {"started_by": header["actor"], "created_at": header["time"]}
+    if kind == "run.updated" and "status" in payload:
+        ended = payload["status"] == "completed"
+        return {"status": "completed" if ended else None, "finished_at": header["time"] if ended else None}
+    return {"status": ENDS[kind], "finished_at": header["time"]} if kind in ENDS else {}
 
 
 def walk(path: str, parts: Any) -> int:
     """Check every entry and its place, and what follows from entries; return how many there are."""
     end, head, seq, told = parts["integrity"], None, 0, []
+    of_run: dict[str, Any] = {}
     stream, sealed = end["stream"], end["leaf"] or {"seq": 0}
     entries = [elements(path, *parts[name]) for name in ("steps", "audit_events")]
     for entry in heapq.merge(*entries, key=lambda entry: entry["header"]["seq"]):
@@ -173,10 +171,13 @@ def walk(path: str, parts: Any) -> int:
         if sealed["seq"] == seq and sealed["head"] != head:
             raise Tampered(f"{stream} #{seq}: history was rewritten after it was sealed")
         if header["entry"] == "event":
-            check_run(parts["run"], entry, stream)
+            of_run |= said_of_run(entry)
             told += [told_by(entry)] if header["event_type"].removeprefix("gate.") in KINDS else []
     if (end["seq"], end["head"]) != (seq, head) or sealed["seq"] > seq:
         raise Tampered(f"{stream} #{seq + 1}: the end is cut off, there were {end['seq']} entries")
+    for name, value in of_run.items():
+        if value not in (None, parts["run"][name]):
+            raise Tampered(f"{stream}: its entries tell that {name} was {value}, not {parts['run'][name]}")
     check_decisions(elements(path, *parts["decisions"]), told, stream)
     return seq
 

@@ -169,10 +169,10 @@ FORGERIES = {
     "another kind of a decision": (_decision("kind", "reject"), "no event tells"),
     "another end of a decision": (_decision("expires_at", "2099-01-01T00:00:00+00:00"), "no event tells"),
     "a decision that opened nothing": (_decision("opened", False), "no event tells"),
-    "another environment": (_run_says("environment", "staging"), "#1: it tells that environment was dev"),
-    "another start": (_run_says("created_at", "2026-01-01T00:00:00.000000+00:00"), "#1: it tells"),
-    "somebody else's run": (_run_says("started_by", "mallory"), "#1: it tells that started_by was"),
-    "another workflow": (_run_says("workflow_name", "other"), "#1: it tells that workflow_name was"),
+    "another environment": (_run_says("environment", "staging"), "its entries tell that environment was dev"),
+    "another start": (_run_says("created_at", "2026-01-01T00:00:00.000000+00:00"), "its entries tell"),
+    "somebody else's run": (_run_says("started_by", "mallory"), "its entries tell that started_by was"),
+    "another workflow": (_run_says("workflow_name", "other"), "its entries tell that workflow_name was"),
     "a removed decision": (_lines(lambda lines: lines.pop(_first(lines, b"decisions"))), "not among"),
     "cut off": (lambda content: content[: len(content) // 2], "last line"),
     "cut off at a line": (_lines(lambda lines: lines.pop()), "last line"),
@@ -238,7 +238,7 @@ def test_an_export_of_a_run_that_was_woken_tells(tmp_path: Path, make: Callable[
             conn.execute(update(runs).values(woken))
         made.content = exported(store, run_id)
         code, words = made.verdict()
-        assert code == 1 and "it tells that status was" in words
+        assert code == 1 and "its entries tell that status was" in words
 
 
 def test_without_comparing_hashes_the_place_of_a_forgery_is_missed(

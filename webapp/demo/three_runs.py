@@ -129,7 +129,8 @@ def _open_again(engine: ResumeEngine, run: RunSummary, actor: Actor) -> None:
     """Take back the end of a run. No other run is ever opened again: this one is there to be tried."""
     now = clock.utc_now()
     after = run.evolve(status=RunStatus.PAUSED, finished_at=None, updated_at=now)
-    event = _event(actor, run.run_id, f"Was {run.status}; opened again by a reset of the demo.")
+    message = f"Was {run.status}; opened again by a reset of the demo."
+    event = _event(actor, run.run_id, message, status=after.status.value)
     engine.store.commit(RunChange(before=run, after=after, events=(event,)))
 
 
@@ -146,9 +147,9 @@ def _fail_again(engine: ResumeEngine, demo: _DemoRun, run: Run, actor: Actor) ->
     )
 
 
-def _event(actor: Actor, run_id: str, message: str) -> AuditEvent:
+def _event(actor: Actor, run_id: str, message: str, **more: str) -> AuditEvent:
     return AuditEvent.by(
-        actor, EventType.RUN_UPDATED, clock.utc_now(), run_id=run_id, payload={"message": message}
+        actor, EventType.RUN_UPDATED, clock.utc_now(), run_id=run_id, payload={"message": message, **more}
     )
 
 

@@ -142,8 +142,11 @@ class RunCheck:
             self._ended = (RunStatus(payload["status"]), None)
 
     def _updated(self, row: rows.AnyRow, payload: dict[str, Any]) -> None:
-        if payload.get("status") == RunStatus.COMPLETED.value:
+        status = payload.get("status")
+        if status == RunStatus.COMPLETED.value:
             self._ended = self._ended or (RunStatus.COMPLETED, row.created_at)
+        elif status:
+            self._ended = None  # runs of the demo are opened again, on record
 
     def _interrupted(self, row: rows.AnyRow, payload: dict[str, Any]) -> None:
         key = row.failure_key or ""
