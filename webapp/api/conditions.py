@@ -1,4 +1,4 @@
-"""Conditional requests: the version of a run is the entity tag of everything that is told about it."""
+"""Conditional requests: everything that is told about a run has one entity tag."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ from typing import Any
 
 from flask import Response, make_response, request
 
-from resume_engine.core import clock
-from resume_engine.core.decision_end import is_over
 from resume_engine.core.run_summary import RunSummary
+from webapp.api import one_run
 from webapp.errors import PreconditionFailedError
 
 
 def tag_of(run: RunSummary) -> str:
     """Return the entity tag of a run; the moment of its creation tells it from a later run of the same id.
 
-    What is told about a run changes without a new version when a decision it relies on ends.
+    What a run waits for changes without a new version: when a decision ends, or with the policy.
     """
-    over = "-over" if is_over(run, clock.utc_now()) else ""
-    return f"{run.version}-{round(run.created_at.timestamp() * 1_000_000):x}{over}"
+    missing = [
+        f"-{blocker.required_action}.{blocker.approvals_given}.{blocker.approvals_needed}"
+        for blocker in one_run.judged(run).blockers
+    ]
+    return f"{run.version}-{round(run.created_at.timestamp() * 1_000_000):x}{''.join(missing)}"
 
 
 def is_known(run: RunSummary) -> bool:

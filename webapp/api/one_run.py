@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from flask import g
+
+from resume_engine.core import clock
 from resume_engine.core.errors import RunNotFoundError
-from resume_engine.core.gate_progress import blockers_now
+from resume_engine.core.gate_progress import RunNow, judged_now, rests_on_decisions
 from resume_engine.core.masking import mask_text
 from resume_engine.core.permissions import Permission
 from resume_engine.core.resume_gates import ResumeBlocker
@@ -37,9 +40,23 @@ def sees_secrets() -> bool:
     return current_caller().may(Permission.PAYLOADS_READ)
 
 
+def needs_decisions(run: RunSummary) -> bool:
+    """Return whether `judged` reads anything for this run."""
+    return rests_on_decisions(run, current_policy(), clock.utc_now())
+
+
+def judged(run: RunSummary) -> RunNow:
+    """Return a run and what it waits for by now; judged once in a request, so that tag and body agree."""
+    known: dict[tuple[str, int], RunNow] = g.setdefault("judged_runs", {})
+    seen = (run.run_id, run.version)
+    if seen not in known:
+        known[seen] = judged_now(current_store(), run, current_policy())
+    return known[seen]
+
+
 def status_answer(run: RunSummary) -> dict[str, Any]:
     """Return what `GET /runs/{id}/status` and every change of a run answer."""
-    blockers = blockers_now(current_store(), run, current_policy())
+    blockers = judged(run).blockers
     return {
         "run_id": run.run_id,
         "workflow_name": run.workflow_name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from flask import Response
@@ -12,9 +13,10 @@ from resume_engine.core.errors import RunExistsError, RunNotFoundError
 from resume_engine.core.idempotency import generate_run_id
 from resume_engine.core.permissions import Permission
 from resume_engine.core.run import parse_environment
+from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.workflow import new_run
 from resume_engine.storage.keyset import Cursor
-from resume_engine.storage.run_text import load_run_text
+from resume_engine.storage.run_text import RunText, load_run_text
 from webapp.api import conditions, one_run, repeats
 from webapp.api.resource import resource
 from webapp.api.run_list import RunListQuery, run_item
@@ -93,17 +95,24 @@ def list_runs(query: RunListQuery) -> dict[str, Any]:
 @requires(Permission.RUNS_READ)
 def show_run(path: RunPath) -> Response:
     """Return a run with all its records; auditors get secrets masked."""
-    found = load_run_text(
-        current_store(),
-        path.run_id,
-        masked=not one_run.sees_secrets(),
-        wanted=lambda run: not conditions.is_known(one_run.allowed(run)),
-    )
-    if found is None:
-        raise RunNotFoundError(path.run_id)
+    found = _text(path.run_id, _is_wanted_at_once)
+    if found.text is None and not conditions.is_known(found.summary):
+        found = _text(path.run_id, lambda run: bool(one_run.allowed(run)))
     if found.text is None:
         return conditions.not_modified(found.summary)
     return conditions.tagged(Response(found.text, content_type="application/json"), found.summary)
+
+
+def _text(run_id: str, wanted: Callable[[RunSummary], bool]) -> RunText:
+    found = load_run_text(current_store(), run_id, masked=not one_run.sees_secrets(), wanted=wanted)
+    if found is None:
+        raise RunNotFoundError(run_id)
+    return found
+
+
+def _is_wanted_at_once(run: RunSummary) -> bool:
+    """Return whether the records are wanted; decisions are not read while the view holds a connection."""
+    return not one_run.needs_decisions(one_run.allowed(run)) and not conditions.is_known(run)
 
 
 @requires(Permission.RUNS_READ)

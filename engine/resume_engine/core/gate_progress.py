@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from resume_engine.core import clock
 from resume_engine.core.decision import Decision, DecisionKind
-from resume_engine.core.decision_end import as_of
+from resume_engine.core.decision_end import as_of, is_over
 from resume_engine.core.decisions import origin_of
 from resume_engine.core.gate_standing import GateStanding, standing_of
 from resume_engine.core.policy import Policy
@@ -18,6 +18,13 @@ from resume_engine.core.run_summary import RunSummary, blockers_of
 
 if TYPE_CHECKING:
     from resume_engine.core.store import CheckpointStore
+
+
+class RunNow(NamedTuple):
+    """A run as it stands by the clock, and the decisions that are missing."""
+
+    run: RunSummary
+    blockers: list[ResumeBlocker]
 
 
 def standings(
@@ -48,13 +55,23 @@ def run_now(store: CheckpointStore, run: RunSummary, at: datetime) -> tuple[RunS
     return as_of(run, decisions, at), decisions
 
 
+def rests_on_decisions(run: RunSummary, policy: Policy, at: datetime) -> bool:
+    """Return whether the row of a run alone does not tell what the run waits for."""
+    return is_over(run, at) or bool(policy.rules and run.blocked_by)
+
+
+def judged_now(store: CheckpointStore, run: RunSummary, policy: Policy) -> RunNow:
+    """Return a run and what it waits for as both are by now; nothing is read where the row tells it."""
+    at = clock.utc_now()
+    if not rests_on_decisions(run, policy, at):
+        return RunNow(run, blockers_of(run))
+    now, decisions = run_now(store, run, at)
+    return RunNow(now, with_progress(blockers_of(now), standings(store, now, decisions, policy, at)))
+
+
 def blockers_now(store: CheckpointStore, run: RunSummary, policy: Policy) -> list[ResumeBlocker]:
     """Return the decisions that are missing, with how many people have decided and how many must."""
-    if run.failure is None or (not policy.rules and run.cleared_until is None):
-        return blockers_of(run)
-    at = clock.utc_now()
-    now, decisions = run_now(store, run, at)
-    return with_progress(blockers_of(now), standings(store, now, decisions, policy, at))
+    return judged_now(store, run, policy).blockers
 
 
 def with_progress(blockers: Sequence[ResumeBlocker], progress: Sequence[GateStanding]) -> list[ResumeBlocker]:

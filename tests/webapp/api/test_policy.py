@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -12,10 +13,11 @@ from flask import Flask
 from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.audit import EventType
 from resume_engine.core.permissions import Role
+from resume_engine.core.policy_file import parse_policy
 from resume_engine.core.run import Run
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory, ago, at
-from tests.provision.app_fixtures import PageClient
+from tests.provision.app_fixtures import PageClient, Statements
 from tests.webapp.api.caller import ApiClient, without_key
 from tests.webapp.api.conftest import Call
 from tests.webapp.helpers import events
@@ -33,6 +35,13 @@ expires_after = "1h"
 name = "people alone in prod"
 environments = ["prod"]
 api_keys = false
+
+[[rule]]
+name = "two in time"
+environments = ["staging"]
+workflows = ["two_in_time"]
+approvers = 2
+expires_after = "1h"
 
 [[rule]]
 name = "staging takes two"
@@ -121,3 +130,57 @@ def test_a_decision_that_is_over_opens_nothing(call: Call, runs: RunFactory) -> 
     assert runs.reload(run).status == "failed"
     assert approve(operator, run)[0] == 200
     assert runner.post("/resume", json={"run_id": run.run_id}).status_code == 200
+
+
+class TestTags:
+    """Whoever has the tag of an answer has the answer: another one comes whenever the body does."""
+
+    PATHS = ("", "/status", "/resume_blockers")
+
+    def test_an_approval_that_ends_while_the_gate_is_closed_changes_it(
+        self, call: Call, runs: RunFactory
+    ) -> None:
+        operator, other = call("operator"), call("operator")
+        with at(ago(hours=2)) as time:
+            run = runs.blocked(workflow="two_in_time", environment="staging")
+            approve(operator, run)
+            told = {path: operator.get(f"/runs/{run.run_id}{path}") for path in self.PATHS}
+            assert {answer.headers["ETag"] for answer in told.values()} == {told[""].headers["ETag"]}
+            assert given_and_needed(told["/status"].json["resume_blockers"]) == [(1, 2)]
+            known = {"If-None-Match": told[""].headers["ETag"]}
+            for path in self.PATHS:
+                assert operator.get(f"/runs/{run.run_id}{path}", headers=known).status_code == 304
+            time.advance(3_600)
+            again = {path: operator.get(f"/runs/{run.run_id}{path}", headers=known) for path in self.PATHS}
+            assert {answer.status_code for answer in again.values()} == {200}
+            assert given_and_needed(again["/status"].json["resume_blockers"]) == [(0, 2)]
+            assert given_and_needed(again["/resume_blockers"].json["blockers"]) == [(0, 2)]
+            old, new = known["If-None-Match"], again[""].headers["ETag"]
+            for tag, status in ((old, 412), (new, 200)):
+                headers, body = {"If-Match": tag}, {"approved_by": "Maria"}
+                answer = other.post(f"/runs/{run.run_id}/approve", json=body, headers=headers)
+                assert answer.status_code == status, answer.text
+
+    def test_another_policy_changes_it(self, call: Call, runs: RunFactory, app: Flask) -> None:
+        run, operator = runs.blocked(environment="staging"), call("operator")
+        told = operator.get(f"/runs/{run.run_id}/status")
+        policy = POLICY.replace("approvers = 2", "approvers = 3")
+        services(app).engine.policy = parse_policy(policy, "policy.toml")
+        known = {"If-None-Match": told.headers["ETag"]}
+        again = operator.get(f"/runs/{run.run_id}/status", headers=known)
+        assert given_and_needed(told.json["resume_blockers"]) == [(0, 2)]
+        assert again.status_code == 200 and given_and_needed(again.json["resume_blockers"]) == [(0, 3)]
+
+    def test_the_row_alone_tells_that_of_a_run_with_no_closed_gate(
+        self, call: Call, runs: RunFactory, statements: Statements
+    ) -> None:
+        operator, run = call("operator"), runs.failed(environment="staging")
+        tag = operator.get(f"/runs/{run.run_id}").headers["ETag"]
+        for path in self.PATHS:
+            statements.clear()
+            answer = operator.get(f"/runs/{run.run_id}{path}", headers={"If-None-Match": tag})
+            assert (answer.status_code, len(statements)) == (304, 2)  # the key, the run
+
+
+def given_and_needed(blockers: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    return [(blocker["approvals_given"], blocker["approvals_needed"]) for blocker in blockers]
