@@ -14,6 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
 from resume_engine.core import errors as engine
+from resume_engine.core.gate_progress import count_people
 from resume_engine.core.masking import mask_text, masked_logger
 from webapp.htmx import is_htmx
 from webapp.keys.records import KeyRefusedError
@@ -265,6 +266,8 @@ def detail_of(error: Exception, status: int) -> object:
     answer = ANSWERS.get(status) or ANSWERS[500 if status >= 500 else 400]
     message = said or answer.message
     if isinstance(error, engine.ResumeBlockedError):
+        here = current_app.extensions["resume_engine"]
+        count_people(error, here.store, here.engine.policy)
         return {"message": message, "blockers": [blocker.to_dict() for blocker in error.blockers]}
     return message
 

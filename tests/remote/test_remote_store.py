@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ from resume_engine.core.errors import (
 )
 from resume_engine.core.failure_classifier import PartialStepError, PermanentStepError, TransientStepError
 from resume_engine.core.permissions import Role
+from resume_engine.core.policy_file import parse_policy
 from resume_engine.core.retry import Backoff, RetryPolicy
 from resume_engine.core.run import RunStatus
 from resume_engine.core.step import Step
@@ -32,6 +34,7 @@ from resume_engine.worker import Worker
 from tests.provision.browser_fixtures import LiveServer
 from tests.remote.conftest import Caller
 from webapp.api import executor_reads
+from webapp.extensions import services
 
 Remote = Callable[..., RemoteCheckpointStore]
 AT_ONCE = RetryPolicy(attempts=3, backoff=Backoff(base_seconds=0, cap_seconds=0))
@@ -62,6 +65,24 @@ def failing(error: Exception) -> list[tuple[str, Any]]:
 
 
 MENDED = [STEPS[0], ("charge", lambda given, _key: {"charged": given["out_0"]}), STEPS[2]]
+
+
+def test_people_are_counted_by_the_policy_of_the_control_plane(
+    app: Flask, page_store: SqlCheckpointStore, remote: Remote, operator: Caller
+) -> None:
+    services(app).engine.policy = parse_policy('[[rule]]\nname = "two"\napprovers = 2', "policy.toml")
+    engine = ResumeEngine(remote(operator))
+    run = engine.start_run("billing")
+    with pytest.raises(PermanentStepError):
+        engine.execute_workflow(run.run_id, failing(PermanentStepError("refused")))
+    engine.grant_human_approval(run.run_id, "ana")
+    [told] = engine.get_resume_blockers(run.run_id)
+    with pytest.raises(ResumeBlockedError) as here:
+        engine.resume(run.run_id, MENDED)
+    with pytest.raises(ResumeBlockedError) as there:
+        engine.store.update_run(replace(run, status=RunStatus.RUNNING))
+    for blocker in (told, *here.value.blockers, *there.value.blockers):
+        assert (blocker.approvals_given, blocker.approvals_needed) == (1, 2)
 
 
 def test_a_run_of_several_pages_is_read_whole(

@@ -12,7 +12,7 @@ import pytest
 from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.decisions import decide
 from resume_engine.core.engine import ResumeEngine
-from resume_engine.core.errors import AlreadyDecidedError, AnotherPersonNeededError
+from resume_engine.core.errors import AlreadyDecidedError, AnotherPersonNeededError, ResumeBlockedError
 from resume_engine.core.permissions import Role
 from resume_engine.core.policy import NO_POLICY
 from resume_engine.core.resume_gates import GateAction, get_resume_blockers
@@ -30,6 +30,7 @@ from tests.stores.under_policy import (
     TWO,
     blocked,
     compensated,
+    done,
     key_of,
     kinds_of_events,
     rule,
@@ -62,6 +63,22 @@ def test_the_gate_stays_closed_until_the_second_person(store: SqlCheckpointStore
         {"rule": "the rule", "approvers": 2, "opened": False},
         {"rule": "the rule", "approvers": 2, "opened": True},
     ]
+
+
+def test_a_refusal_counts_people_too(store: SqlCheckpointStore) -> None:
+    blocked(store)
+    decide(store, wanted(actor=ANA), TWO)
+    engine, steps = ResumeEngine(store, policy=TWO), [("step_0", done)]
+    for refused in (
+        lambda: engine.resume("run-1", steps),
+        lambda: engine.execute_workflow("run-1", steps),
+        lambda: engine.execute_step("run-1", "step_0", 0, {}, done),
+        lambda: engine.complete_run("run-1"),
+    ):
+        with pytest.raises(ResumeBlockedError) as refusal:
+            refused()
+        [blocker] = refusal.value.blockers
+        assert (blocker.approvals_given, blocker.approvals_needed) == (1, 2)
 
 
 def test_nobody_counts_twice(store: SqlCheckpointStore) -> None:

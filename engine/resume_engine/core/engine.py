@@ -21,7 +21,7 @@ from resume_engine.core.errors import InvalidValueError, RunNotFoundError
 from resume_engine.core.executor import Continuation, Executor, assert_may_complete
 from resume_engine.core.failure_classifier import FailureRule
 from resume_engine.core.gate_closing import closed_in_time
-from resume_engine.core.gate_progress import blockers_now
+from resume_engine.core.gate_progress import blockers_now, counts_people
 from resume_engine.core.idempotency import generate_run_id
 from resume_engine.core.lease import check_lease_seconds, lease_seconds_from_environment
 from resume_engine.core.permissions import Role
@@ -113,6 +113,7 @@ class ResumeEngine:
             raise
         self.complete_run(run.run_id)
 
+    @counts_people
     def complete_run(self, run_id: str) -> Run:
         """Mark a run as completed; a run that is completed already stays as it is.
 
@@ -138,6 +139,7 @@ class ResumeEngine:
 
     # Steps
 
+    @counts_people
     def execute_step(
         self,
         run_id: str,
@@ -157,6 +159,7 @@ class ResumeEngine:
         step = Step(step_name, step_fn)
         return self._executor.step(run_id, step, step_index, input_data, replay_mode=replay_mode)
 
+    @counts_people
     def execute_workflow(
         self,
         run_id: str,
@@ -181,6 +184,7 @@ class ResumeEngine:
         self._executor.advance(run_id, planned, given)
         return self._full(run_id)
 
+    @counts_people
     def resume(
         self,
         run_id: str,
@@ -280,6 +284,7 @@ class ResumeEngine:
         self.decide(run_id, DecisionKind.REJECT, self._person(rejected_by), note=note)
         return self._full(run_id)
 
+    @counts_people
     def execute_compensation(
         self,
         run_id: str,
@@ -301,6 +306,7 @@ class ResumeEngine:
             return compensation.compensate(self._executor, run_id, as_steps(steps), input_data, note)
         raise InvalidValueError("fn", "give either the function or steps, not both")
 
+    @counts_people
     def roll_back(
         self, run_id: str, steps: Iterable[StepLike], *, requested_by: str | Actor, note: str
     ) -> Run:

@@ -143,8 +143,9 @@ class StepTimeoutError(ResumeEngineError, TimeoutError):
 class ResumeBlockedError(ResumeEngineError):
     """Report closed gates; `blockers` says which decisions are missing."""
 
-    def __init__(self, blockers: list[ResumeBlocker]) -> None:
+    def __init__(self, blockers: list[ResumeBlocker], run_id: str | None = None) -> None:
         self.blockers = blockers
+        self.run_id = run_id
         super().__init__(
             "Resume blocked: " + "; ".join(f"{b.required_action} ({b.message})" for b in blockers)
         )

@@ -54,7 +54,7 @@ def assert_open(run: RunSummary, step_name: str) -> None:
         raise RunFinishedError(run.run_id, run.status)
     compensates = step_name.startswith(COMPENSATION_PREFIX) and GateAction.COMPENSATION in run.blocked_by
     if run.blocked_by and not compensates:
-        raise ResumeBlockedError(blockers_of(run))
+        raise ResumeBlockedError(blockers_of(run), run.run_id)
 
 
 class RunExecution:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from functools import wraps
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from resume_engine.core import clock
 from resume_engine.core.decision import Decision, DecisionKind
 from resume_engine.core.decision_end import as_of, is_over
 from resume_engine.core.decisions import origin_of
+from resume_engine.core.errors import ResumeBlockedError
 from resume_engine.core.gate_standing import GateStanding, standing_of
 from resume_engine.core.policy import Policy
 from resume_engine.core.resume_gates import ResumeBlocker
 from resume_engine.core.run_summary import RunSummary, blockers_of
 
 if TYPE_CHECKING:
+    from resume_engine.core.engine import ResumeEngine
     from resume_engine.core.store import CheckpointStore
+
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class RunNow(NamedTuple):
@@ -71,7 +76,32 @@ def judged_now(store: CheckpointStore, run: RunSummary, policy: Policy) -> RunNo
 
 def blockers_now(store: CheckpointStore, run: RunSummary, policy: Policy) -> list[ResumeBlocker]:
     """Return the decisions that are missing, with how many people have decided and how many must."""
-    return judged_now(store, run, policy).blockers
+    told = store.load_blockers(run.run_id) if run.failure is not None else None
+    return judged_now(store, run, policy).blockers if told is None else list(told)
+
+
+def count_people(refusal: ResumeBlockedError, store: CheckpointStore, policy: Policy) -> None:
+    """Let a refusal count the people who decided and those who must: who raised it read no decisions."""
+    run = None if refusal.run_id is None else store.load_summary(refusal.run_id)
+    if run is None:
+        return
+    known = {(b.failure_key, b.required_action): b for b in blockers_now(store, run, policy)}
+    refusal.blockers = [known.get((b.failure_key, b.required_action), b) for b in refusal.blockers]
+
+
+def counts_people(method: Method) -> Method:
+    """Let a method of an engine whose first argument is a run count the people in a refusal about it."""
+
+    @wraps(method)
+    def call(self: ResumeEngine, run_id: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, run_id, *args, **kwargs)
+        except ResumeBlockedError as refusal:
+            if refusal.run_id == run_id:
+                count_people(refusal, self.store, self.policy)
+            raise
+
+    return cast(Method, call)
 
 
 def with_progress(blockers: Sequence[ResumeBlocker], progress: Sequence[GateStanding]) -> list[ResumeBlocker]:

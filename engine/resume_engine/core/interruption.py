@@ -83,7 +83,7 @@ def assert_may_continue(store: CheckpointStore, run: RunSummary, step: Step | No
         },
     )
     blocked = store.commit(RunChange(before=run, after=after, events=(event,)))
-    raise ResumeBlockedError(blockers_of(blocked))
+    raise ResumeBlockedError(blockers_of(blocked), run.run_id)
 
 
 def _failure(

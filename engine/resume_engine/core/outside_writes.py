@@ -36,7 +36,7 @@ def with_status(run: RunSummary, status: RunStatus, at: datetime) -> RunSummary:
     if status is RunStatus.CANCELLED:
         raise InvalidValueError("status", f"run {run.run_id} is cancelled by rejecting it, with a reason")
     if run.blocked_by and status not in (RunStatus.FAILED, RunStatus.PAUSED):
-        raise ResumeBlockedError(blockers_of(run))
+        raise ResumeBlockedError(blockers_of(run), run.run_id)
     if run.lease_owner is not None:
         # What it does, or what it left in doubt when it vanished, must not be hidden behind another word.
         raise InvalidValueError(

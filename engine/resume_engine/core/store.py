@@ -10,6 +10,7 @@ from typing import Any, Self
 from resume_engine.core.actor import ENGINE_ACTOR, Actor
 from resume_engine.core.audit import AuditEvent
 from resume_engine.core.decision import Decision
+from resume_engine.core.resume_gates import ResumeBlocker
 from resume_engine.core.run import Run, open_failures
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
@@ -115,6 +116,10 @@ class CheckpointStore(ABC):
     def owners_of_keys(self, actor_names: Collection[str]) -> Mapping[str, str]:
         """Return, for the names that are API keys, who made the key; a store without keys knows none."""
         return {}
+
+    def load_blockers(self, run_id: str) -> Sequence[ResumeBlocker] | None:
+        """Return the missing decisions where the policy is kept with the store; None: it is the caller's."""
+        return None
 
     @abstractmethod
     def append_event(self, event: AuditEvent) -> None:

@@ -32,6 +32,7 @@ from resume_engine.core.messages import (
 from resume_engine.core.outside_writes import check_new_run, check_record, check_run
 from resume_engine.core.payload import from_text, is_storable, storable
 from resume_engine.core.process_identity import is_gone
+from resume_engine.core.resume_gates import ResumeBlocker
 from resume_engine.core.run import Run
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
@@ -41,6 +42,7 @@ from resume_engine.storage.http_transport import RETRY_SECONDS, HttpTransport
 from resume_engine.storage.old_server import OldServer
 from resume_engine.storage.plain_step import plain_step
 from resume_engine.storage.remote_change import change_request
+from resume_engine.storage.remote_errors import read_blocker
 
 URL_VARIABLE = "ORCHESTRATEOS_API_URL"
 KEY_VARIABLE = "ORCHESTRATEOS_API_KEY"
@@ -231,6 +233,11 @@ class RemoteCheckpointStore(CheckpointStore):
         query = {"failure_key": failure_key} if failure_key else None
         found = self._read(f"{_run_path(run_id)}/decisions", query) or {"decisions": []}
         return [read_decision(decision) for decision in found["decisions"]]
+
+    def load_blockers(self, run_id: str) -> Sequence[ResumeBlocker] | None:
+        """Return the missing decisions as the control plane counts them by its policy."""
+        found = self._read(f"{_run_path(run_id)}/resume_blockers")
+        return None if found is None else [read_blocker(blocker) for blocker in found["blockers"]]
 
     def append_event(self, event: AuditEvent) -> None:
         """Report a decision that was refused here; other events the control plane writes by itself."""

@@ -35,7 +35,7 @@ def raised_again(problem: dict[str, Any], message: str) -> Exception | None:
     if kind is errors.ResumeBlockedError:
         detail = problem.get("detail")
         found = detail.get("blockers", []) if isinstance(detail, dict) else []
-        return errors.ResumeBlockedError([_blocker(blocker) for blocker in found])
+        return errors.ResumeBlockedError([read_blocker(blocker) for blocker in found])
     error: Exception = kind.__new__(kind)
     Exception.__init__(error, message)
     about = dict(problem.get("about") or {})
@@ -45,7 +45,8 @@ def raised_again(problem: dict[str, Any], message: str) -> Exception | None:
     return error
 
 
-def _blocker(found: dict[str, Any]) -> ResumeBlocker:
+def read_blocker(found: dict[str, Any]) -> ResumeBlocker:
+    """Return a missing decision as the API tells it; release 0.2.0 counts no people."""
     return ResumeBlocker(
         classification=FailureClassification(found["classification"]),
         step_index=found["step_index"],
@@ -53,4 +54,6 @@ def _blocker(found: dict[str, Any]) -> ResumeBlocker:
         failure_key=found["failure_key"],
         message=found["message"],
         required_action=found["required_action"],
+        approvals_needed=found.get("approvals_needed", 1),
+        approvals_given=found.get("approvals_given", 0),
     )

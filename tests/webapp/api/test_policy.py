@@ -12,6 +12,7 @@ from flask import Flask
 
 from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.audit import EventType
+from resume_engine.core.idempotency import generate_idempotency_key, hash_input
 from resume_engine.core.permissions import Role
 from resume_engine.core.policy_file import parse_policy
 from resume_engine.core.run import Run
@@ -130,6 +131,21 @@ def test_a_decision_that_is_over_opens_nothing(call: Call, runs: RunFactory) -> 
     assert runs.reload(run).status == "failed"
     assert approve(operator, run)[0] == 200
     assert runner.post("/resume", json={"run_id": run.run_id}).status_code == 200
+
+
+def test_a_refusal_counts_people_too(call: Call, runs: RunFactory) -> None:
+    run, runner = runs.blocked(environment="staging", fail_at=1), call("runner")
+    assert approve(call("operator"), run)[0] == 200
+    step: dict[str, Any] = {"step_name": "step_1", "step_index": 1, "sequence": 2, "input_json": {}}
+    step |= {"output_json": {}, "status": "completed"}
+    step["idempotency_key"] = generate_idempotency_key(run.run_id, "step_1", 1, hash_input({}))
+    for answer in (
+        runner.post("/resume", json={"run_id": run.run_id}),
+        runner.post(f"/runs/{run.run_id}/steps", json=step),
+        runner.patch(f"/runs/{run.run_id}", json={"status": "running"}),
+    ):
+        assert (answer.status_code, answer.json["code"]) == (409, "resume_blocked")
+        assert given_and_needed(answer.json["detail"]["blockers"]) == [(1, 2)]
 
 
 class TestTags:
