@@ -95,7 +95,7 @@ def test_in_place_the_answer_is_the_receipt(runs: RunFactory, ana: PageClient, k
 
 
 @pytest.mark.parametrize(
-    "run_id", ["team/a/1", "a//b", "trail/", "a.b/..c", "x?y#z %/é", "a/decisions/reject", "a/steps/1"]
+    "run_id", ["team/a/1", "a//b", "trail/", "a.b/..c", "x?y#z %/é", "decisions/reject", "a/steps/1/a"]
 )
 def test_ids_with_slashes_are_decided_by_the_forms_of_their_pages(
     runs: RunFactory, ana: PageClient, run_id: str

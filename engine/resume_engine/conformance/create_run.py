@@ -96,6 +96,8 @@ class CreateRun:
             ("run_id", "/a"),
             ("run_id", "."),
             ("run_id", "a/../b"),
+            ("run_id", "a/status"),
+            ("run_id", "a/b/steps/7"),
         ],
     )
     def test_what_no_database_or_address_can_hold_is_named(

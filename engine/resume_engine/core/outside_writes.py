@@ -5,6 +5,7 @@ Gates hold for them as for everything else.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import datetime
 
@@ -16,6 +17,33 @@ from resume_engine.core.run_summary import RunSummary, blockers_of, cleared
 from resume_engine.core.step import check_step_name, check_text
 from resume_engine.core.step_record import StepRecord, StepStatus
 
+PARTS_OF_RUNS = (
+    "ack_prod_resume",
+    "approve",
+    "audit[-_]log",
+    "audit_events",
+    "case",
+    "compensate",
+    r"compliance\.json",
+    "compliance_export",
+    "decisions(/[^/]+)?",
+    r"events\.(csv|jsonl)",
+    "header",
+    "integrity",
+    "lease",
+    "open_failures",
+    "refused_decisions",
+    "replay",
+    "resume_blockers",
+    "reveal",
+    "roll_back",
+    "status",
+    r"steps(/\d+(/(input|output))?)?",
+    "stored_events",
+    "workflow",
+)
+"""What addresses say behind the id of a run to name a part of it; a test walks the addresses there are."""
+_PART_OF_RUN = re.compile(f"(?P<run>.+)/({'|'.join(PARTS_OF_RUNS)})", re.DOTALL)
 _HASH_CHARACTERS = 64
 
 
@@ -59,7 +87,8 @@ def check_new_run(run: Run) -> None:
     """Raise `InvalidValueError` naming the field when a run cannot be started as it is.
 
     Slashes in its id are fine, but it has to stand in an address: browsers and proxies resolve `.` and `..`
-    between slashes, and take a slash at the beginning for another host or for none.
+    between slashes, and take a slash at the beginning for another host or for none. Nor may it be the address
+    of a part of another run.
     """
     check_run(run)
     parts = run.run_id.split("/")
@@ -68,6 +97,12 @@ def check_new_run(run: Run) -> None:
             "run_id",
             f"no address can hold {run.run_id!r}: begin it with something else than a slash, "
             "and put no . or .. alone between slashes",
+        )
+    part = _PART_OF_RUN.fullmatch(run.run_id)
+    if part is not None:
+        raise InvalidValueError(
+            "run_id",
+            f"{run.run_id!r} is where a part of run {part['run']!r} is found: let it end in another word",
         )
 
 
