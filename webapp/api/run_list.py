@@ -13,11 +13,15 @@ from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment
 from resume_engine.core.run_summary import RunState, RunSummary
 from resume_engine.core.step_record import FailureClassification
-from resume_engine.storage.run_filter import RunFilter
+from resume_engine.storage.run_filter import CAUSE_CHARACTERS, RunFilter
 from webapp.api.shapes import Query
 
 DEFAULT_LIMIT = 50
 MOST_RUNS = 200
+OF_A_CAUSE = (
+    "The message of a failure that still stands, as the overview lists causes: the whole of it, of a longer "
+    f"one the first {CAUSE_CHARACTERS} characters. Less of it finds nothing, nor does what would be masked."
+)
 SINCE = {
     "1h": timedelta(hours=1),
     "24h": timedelta(hours=24),
@@ -49,8 +53,8 @@ class RunListQuery(Query):
     since: Literal["1h", "24h", "7d", "30d"] | None = Field(None, description="How long ago at most.")
     begin: Moment | None = Field(None, alias="from", description="Created then or later; UTC by default.")
     end: Moment | None = Field(None, alias="to", description="Created before.")
-    error_type: Text | None = None
-    message: Text | None = Field(None, description="The beginning of the failure's message.")
+    error_type: Text | None = Field(None, description="Of a failure that still stands.")
+    message: Text | None = Field(None, description=OF_A_CAUSE)
     limit: int = Field(DEFAULT_LIMIT, ge=1, le=MOST_RUNS)
     cursor: Annotated[str, Field(max_length=400)] | None = Field(
         None, description="The `next_cursor` of the page before."

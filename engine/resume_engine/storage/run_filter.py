@@ -26,8 +26,9 @@ class RunFilter:
     """Narrow a list of runs; None and empty text mean "any".
 
     `search` is the beginning of a run id or a part of a workflow name. `since` and `until` bound
-    `created_at`. `error_type` and `message_start` name a cause, as `failure_causes` counts it: only runs
-    whose failure still stands, not those that are cancelled or already at work again.
+    `created_at`. `error_type` and `message_start` name a cause, as `failure_causes` counts it: a message of
+    `CAUSE_CHARACTERS` is whole or cut there, and only runs count whose failure still stands, not those that
+    are cancelled or already at work again.
     """
 
     state: RunState | None = None
@@ -98,7 +99,7 @@ def cause_start() -> ColumnElement[str]:
 
 
 def cause_condition(message_start: str) -> Condition:
-    """Return the rows whose message begins like a cause; a short message is the whole of it.
+    """Return the rows whose message, or so much of it as tells causes apart, is that of a cause.
 
     What is masked is never compared: whoever may ask could find it out, letter by letter. A cause with a mask
     in it picks no rows out, so that its error type alone does; a text that would be masked picks none.

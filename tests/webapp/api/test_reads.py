@@ -184,6 +184,17 @@ class TestList:
             assert ids(auditor.get(f"/runs?{urlencode(query)}")) == [wanted.run_id], query
         assert ids(auditor.get("/runs?to=2020-01-01T00:00:00Z")) == []
 
+    def test_a_message_is_that_of_a_cause(self, app: Flask, call: Call, runs: RunFactory) -> None:
+        short = runs.blocked("permanent", message="mail bounced")
+        long = runs.blocked("permanent", message="x" * 120 + " and what differs")
+        auditor, found = call("auditor"), {}
+        for text in ("mail bounced", "mail", "x" * 119, "x" * 120, "x" * 120 + " and what differs"):
+            found[text] = ids(auditor.get(f"/runs?{urlencode({'message': text})}"))
+        assert list(found.values()) == [[short.run_id], [], [], [long.run_id], [long.run_id]]
+        described = app.test_client().get("/openapi.json").json["paths"]["/runs"]["get"]["parameters"]
+        (message,) = [one["description"] for one in described if one["name"] == "message"]
+        assert "the whole of it, of a longer one the first 120 characters" in message
+
     def test_a_line_says_what_failed(self, call: Call, runs: RunFactory) -> None:
         runs.blocked("permanent", message="no: password=hunter22")
         (line,) = call("operator").get("/runs").json["runs"]
