@@ -56,16 +56,16 @@ def judged(run: RunSummary) -> RunNow:
 
 def status_answer(run: RunSummary) -> dict[str, Any]:
     """Return what `GET /runs/{id}/status` and every change of a run answer."""
-    blockers = judged(run).blockers
+    now, blockers = judged(run)
     return {
         "run_id": run.run_id,
         "workflow_name": run.workflow_name,
-        "status": run.status.value,
+        "status": now.status.value,
         "environment": run.environment.value,
         "steps_completed": run.steps_completed,
         "last_completed_step": step_queries().last_completed_index(run),
         "resume_from_index": run.resume_from_index,
-        "can_resume": not blockers and can_resume(run),
+        "can_resume": not blockers and can_resume(now),
         "resume_blockers": [blocker_answer(blocker) for blocker in blockers],
     }
 

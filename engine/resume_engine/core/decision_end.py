@@ -70,9 +70,8 @@ def as_of(run: RunSummary, decisions: Sequence[Decision], at: datetime) -> RunSu
     )
 
 
-def closed_gates(run: RunSummary, decisions: Sequence[Decision], at: datetime) -> set[tuple[str, str]]:
-    """Return failure key and kind of every gate of the current failure that is closed at the moment `at`."""
-    if run.failure is None:
-        return set()
-    about = [d for d in decisions if d.failure_key == run.failure.key]
-    return {(run.failure.key, action.value) for action in as_of(run, about, at).blocked_by}
+def closed_gates(run: RunSummary) -> set[tuple[str, str]]:
+    """Return failure key and kind of every closed gate of the current failure."""
+    return (
+        {(run.failure.key, action.value) for action in run.blocked_by} if run.failure is not None else set()
+    )

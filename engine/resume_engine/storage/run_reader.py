@@ -28,7 +28,7 @@ from resume_engine.core import clock
 from resume_engine.core.actor import key_id_of
 from resume_engine.core.audit import AuditEvent
 from resume_engine.core.decision import Decision, gates_view
-from resume_engine.core.decision_end import closed_gates
+from resume_engine.core.decision_end import as_of, closed_gates
 from resume_engine.core.errors import RunNotFoundError
 from resume_engine.core.payload import is_storable
 from resume_engine.core.run import Run, RunStatus
@@ -116,7 +116,10 @@ class RunReader(Database):
         metadata = self.codec.decode(row.metadata_json)
         metadata.pop("gates", None)  # 0.2.0 kept decisions there; they are rows now
         if decided:
-            metadata["gates"] = gates_view(decided, closed_gates(summary, decided, clock.utc_now()))
+            key = summary.failure.key if summary.failure is not None else None
+            now = as_of(summary, [d for d in decided if d.failure_key == key], clock.utc_now())
+            metadata["gates"] = gates_view(decided, closed_gates(now))
+            summary = summary.evolve(status=now.status)
         return summary, metadata
 
     def _run_later(self, head: Head) -> Run:

@@ -133,6 +133,26 @@ def test_a_decision_that_is_over_opens_nothing(call: Call, runs: RunFactory) -> 
     assert runner.post("/resume", json={"run_id": run.run_id}).status_code == 200
 
 
+def test_who_was_cleared_for_a_time_is_told_as_failed_once_it_is_over(
+    call: Call, runs: RunFactory, statements: Statements
+) -> None:
+    operator = call("operator")
+    with at(ago(hours=2)) as time:
+        run = runs.blocked(fail_at=1)
+        approve(operator, run)
+        for status in ("paused", "failed"):
+            for path in ("", "/status"):
+                assert operator.get(f"/runs/{run.run_id}{path}").json["status"] == status
+            time.advance(3_601)
+        for status in ("paused", "failed"):  # as a client writes back what it read before
+            assert operator.patch(f"/runs/{run.run_id}", json={"status": status}).json["status"] == "failed"
+    cleared = runs.cleared(environment="staging")
+    operator.get("/runs")  # notes the use of the key
+    statements.clear()
+    assert operator.get(f"/runs/{cleared.run_id}/status").json["status"] == "paused"
+    assert len(statements) == 2  # the key, the run
+
+
 def test_a_refusal_counts_people_too(call: Call, runs: RunFactory) -> None:
     run, runner = runs.blocked(environment="staging", fail_at=1), call("runner")
     assert approve(call("operator"), run)[0] == 200
