@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import signal
 import socket
 from types import FrameType
@@ -10,16 +11,58 @@ from typing import Any
 
 from flask import Flask
 from waitress import create_server, wasyncore
+from waitress.channel import HTTPChannel
+from waitress.parser import HTTPRequestParser
 
+from webapp.api.bodies import MAX_PAYLOAD_BYTES
 from webapp.settings import Settings
 
 THREADS = 16
 BACKLOG = 128
+FAR_WALL_BYTES = 1_000_000_000
+"""Larger bodies are not even received: the server refuses them in words of its own."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class PortTakenError(Exception):
     """The port is not ours to listen on."""
+
+
+class _Unread:
+    """A body that is larger than any that is read: only its length is kept, by which it is refused."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def append(self, data: bytes) -> None:
+        self._length += len(data)
+
+    def getfile(self) -> io.BytesIO:
+        return io.BytesIO()
+
+    def close(self) -> None:
+        pass
+
+
+class _Parser(HTTPRequestParser):
+    """Receive a body that is too large without keeping it, so that the application can say what it says."""
+
+    def received(self, data: bytes) -> int:
+        consumed: int = super().received(data)
+        body = self.body_rcv
+        if body is None or isinstance(body.buf, _Unread):
+            return consumed
+        if max(self.content_length, len(body.buf)) > MAX_PAYLOAD_BYTES:
+            kept, body.buf = body.buf, _Unread(len(body.buf))
+            kept.close()
+        return consumed
+
+
+class _Channel(HTTPChannel):
+    parser_class = _Parser
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -45,11 +88,11 @@ def serve(app: Flask, settings: Settings, listening: socket.socket | None = None
         threads=THREADS,
         backlog=BACKLOG,
         ident=None,
-        # Flask refuses larger bodies with a page that says so; this is the far wall.
-        max_request_body_size=10_000_000,
+        max_request_body_size=FAR_WALL_BYTES,
         # Without a proxy in front these headers are anybody's word; with one the app counts the hops.
         clear_untrusted_proxy_headers=settings.proxy_hops == 0,
     )
+    server.channel_class = _Channel
     before = {number: signal.signal(number, _stop) for number in STOP_SIGNALS}
     settle()
     try:
