@@ -57,6 +57,10 @@ MESSAGES: list[tuple[ResumeEngineError, tuple[str, ...]]] = [
         (RUN, "Step 3", "'charge'", "why", "return plain JSON values, compensate, then resume"),
     ),
     (
+        errors.OutputTooLargeError(RUN, "charge", 3, 12_000_000, "why"),
+        (RUN, "Step 3", "'charge'", "12,000,000", "why", "return less", "compensate, then resume"),
+    ),
+    (
         errors.WorkflowMismatchError(RUN, 3, "'charge'", "'pay'"),
         (RUN, "step 3", "'charge'", "'pay'", "Resume with the workflow that started the run"),
     ),

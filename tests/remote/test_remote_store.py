@@ -15,7 +15,9 @@ from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import (
     InvalidValueError,
     LeaseLostError,
+    OutputTooLargeError,
     RemoteAccessError,
+    RemoteTooLargeError,
     RemoteUnreachableError,
     ResumeBlockedError,
     RunBusyError,
@@ -33,7 +35,7 @@ from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.worker import Worker
 from tests.provision.browser_fixtures import LiveServer
 from tests.remote.conftest import Caller
-from webapp.api import executor_reads
+from webapp.api import bodies, executor_reads
 from webapp.extensions import services
 
 Remote = Callable[..., RemoteCheckpointStore]
@@ -83,6 +85,50 @@ def test_people_are_counted_by_the_policy_of_the_control_plane(
         engine.store.update_run(replace(run, status=RunStatus.RUNNING))
     for blocker in (told, *here.value.blockers, *there.value.blockers):
         assert (blocker.approvals_given, blocker.approvals_needed) == (1, 2)
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_output_that_is_too_large_fails_the_step_whose_effects_may_stand(
+    page_store: SqlCheckpointStore, remote: Remote, operator: Caller, alone: bool
+) -> None:
+    engine, keys, size = ResumeEngine(remote(operator)), [], bodies.MAX_PAYLOAD_BYTES + 1
+
+    def export(_input: dict[str, Any], key: str) -> dict[str, Any]:
+        keys.append(key)
+        return {"rows": "x" * size}
+
+    def go_on() -> Any:
+        if alone:
+            return engine.execute_step(run.run_id, "export", 0, {}, export)
+        return engine.resume(run.run_id, [("export", export), STEPS[1]])
+
+    run = engine.start_run("billing")
+    with pytest.raises(
+        OutputTooLargeError, match=r"Step 0 'export' .* 10,000,013 characters .*413 the control"
+    ):
+        go_on()
+    left = page_store.load_summary(run.run_id)
+    assert left is not None and left.failure is not None
+    assert (left.status, left.blocked_by, left.in_flight) == (RunStatus.FAILED, ("compensation",), ())
+    assert (left.lease_owner, left.failure.error_type) == (None, "OutputTooLargeError")
+    engine.record_compensation(run.run_id, note="the export was deleted")
+    size = 3
+    go_on()
+    assert len(keys) == 2 and len(set(keys)) == 1
+    assert page_store.load_step(run.run_id, 1).output_data == {"rows": "xxx"}  # type: ignore[union-attr]
+
+
+def test_an_input_that_is_too_large_is_told_before_anything_runs(
+    page_store: SqlCheckpointStore, remote: Remote, runner: Caller
+) -> None:
+    engine = ResumeEngine(remote(runner))
+    run = engine.start_run("billing")
+    given = {"rows": "x" * bodies.MAX_PAYLOAD_BYTES}
+    with pytest.raises(
+        RemoteTooLargeError, match=r"^413 the control plane at .* takes no 10,000,\d+ bytes at once"
+    ):
+        engine.execute_workflow(run.run_id, STEPS, initial_input=given)
+    assert page_store.load_summary(run.run_id).next_sequence == 0  # type: ignore[union-attr]
 
 
 def test_a_run_of_several_pages_is_read_whole(

@@ -14,7 +14,8 @@ ResumeEngineError
 │   └── InputNotSerializableError    the input of a step is not JSON; the step was not called
 ├── StepOutputError                  the step ran, its output cannot be recorded
 │   ├── OutputNotDictError
-│   └── OutputNotSerializableError
+│   ├── OutputNotSerializableError
+│   └── OutputTooLargeError          the control plane takes no record of this size
 ├── WorkflowMismatchError            the steps given are not those of the record
 ├── InputMismatchError               the input given is not the one recorded
 ├── ReplayDivergenceError            a replay left the record
@@ -33,6 +34,7 @@ ResumeEngineError
 │   └── PayloadUnreadableError       it is damaged, or of a newer release
 ├── RemoteError                      the control plane did not do what it was asked
 │   ├── RemoteAccessError            the key is wrong, or its role does not allow it
+│   ├── RemoteTooLargeError          it takes no request of this size
 │   ├── RemoteUnreachableError       it did not answer for so long
 │   ├── RemoteUnsupportedError       it is too old for this call
 │   └── SyncConflictError            a run here and the same run there contradict each other
@@ -184,6 +186,17 @@ class OutputNotSerializableError(StepOutputError, TypeError):
             f"Step {step_index} {step_name!r} of run {run_id} returned a dict "
             f"that JSON cannot hold ({reason}). "
             "Its side effects may have happened; return plain JSON values, compensate, then resume."
+        )
+
+
+class OutputTooLargeError(StepOutputError):
+    """Report a step whose output is larger than the control plane takes."""
+
+    def __init__(self, run_id: str, step_name: str, step_index: int, characters: int, reason: str) -> None:
+        super().__init__(
+            f"Step {step_index} {step_name!r} of run {run_id} returned {characters:,} characters of JSON, "
+            f"which cannot be recorded ({reason}). Its side effects may have happened; "
+            "return less, such as the place where the rest is kept, compensate, then resume."
         )
 
 
@@ -354,6 +367,10 @@ class RemoteError(ResumeEngineError):
 
 class RemoteAccessError(RemoteError):
     """Report a key that the control plane does not take, or whose role is too low."""
+
+
+class RemoteTooLargeError(RemoteError):
+    """Report a request that is larger than the control plane takes; nothing of it was written."""
 
 
 class RemoteUnreachableError(RemoteError, ConnectionError):

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from resume_engine.core import failpoints
 from resume_engine.core.async_bridge import pause, raise_if_cancelled, settled
@@ -19,6 +19,8 @@ from resume_engine.core.errors import (
     LeaseLostError,
     OutputNotDictError,
     OutputNotSerializableError,
+    OutputTooLargeError,
+    RemoteTooLargeError,
     ResumeBlockedError,
     RunFinishedError,
     StaleRunError,
@@ -165,8 +167,18 @@ class RunExecution:
         attempt.output_text, attempt.output_data = output
         attempt.status = StepStatus.COMPLETED
         next_attempt = following(attempt) if following is not None else None
-        self._record(attempt, next_attempt)
+        try:
+            self._record(attempt, next_attempt)
+        except RemoteTooLargeError as refused:
+            self._fail_too_large(attempt, refused)
         return attempt, next_attempt
+
+    def _fail_too_large(self, attempt: StepRecord, refused: RemoteTooLargeError) -> NoReturn:
+        """Record that a step ran to its end and its output cannot be kept; it must not stay in flight."""
+        where, text = (self.run.run_id, attempt.step_name, attempt.step_index), attempt.output_text or ""
+        error = OutputTooLargeError(*where, len(text), str(refused))
+        self._record(self.given_up(_failed(replace(attempt, output_text=None), error, self._rules)))
+        raise error from refused
 
     def _output_of(self, step: Step, attempt: StepRecord) -> tuple[str, dict[str, Any]]:
         failpoints.reach("before_effect")

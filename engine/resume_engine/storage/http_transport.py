@@ -18,6 +18,7 @@ from resume_engine.core.errors import (
     InvalidValueError,
     RemoteAccessError,
     RemoteError,
+    RemoteTooLargeError,
     RemoteUnreachableError,
 )
 from resume_engine.storage.remote_errors import raised_again
@@ -144,6 +145,11 @@ class HttpTransport:
             raise RemoteAccessError(f"403 needs {needed}: {detail}")
         if status == 400:
             raise InvalidValueError("request", detail)
+        if status == 413:
+            size = len(response.request.content)
+            raise RemoteTooLargeError(
+                f"413 the control plane at {self.api_url} takes no {size:,} bytes at once"
+            )
         if status == 409 and not self.protocol:
             return Answer(409, None, repeated)  # release 0.2.0 says no more than that
         raise RemoteError(f"The control plane at {self.api_url} answered {status}: {detail}")
