@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from resume_engine import audit_verifier
-from resume_engine.cli.database import database_option, opened
+from resume_engine.cli.database import database_option, opened, refuse_missing_file
 from resume_engine.cli.printing import moment, next_step, one_line
+from resume_engine.cli.question import Question
 from resume_engine.core.chain_report import ChainReport, Verdict
 from resume_engine.core.checkpoint import Checkpoint
 from resume_engine.storage.chain_verification import ChainVerifier
-from resume_engine.storage.open_store import DATABASE_ERRORS, describe_database_error
+from resume_engine.storage.open_store import open_store
+from resume_engine.storage.schema_version import found_schema, raise_unless_head
 from resume_engine.storage.sealing import seal as seal_now
 from resume_engine.storage.signing import (
     ED25519,
@@ -26,18 +29,13 @@ from resume_engine.storage.signing import (
     read_key,
     signer_from_environment,
 )
+from resume_engine.storage.sql_store import SqlCheckpointStore
 
 _ENTRIES_PER_LINE = 50_000
 _STRENGTH = {
     ED25519: "signed with the Ed25519 key",
     UNSIGNED: f"NOT signed: set {KEY_FILE_VARIABLE}, or keep the checkpoints elsewhere with --out. Key",
 }
-
-
-class Unreadable(click.ClickException):
-    """What was to be verified cannot be read at all."""
-
-    exit_code = int(Verdict.UNREADABLE)
 
 
 @click.command()
@@ -96,7 +94,7 @@ def verifier() -> None:
     click.echo(Path(audit_verifier.__file__).read_text(encoding="utf-8"), nl=False)
 
 
-@click.command()
+@click.command(cls=Question, unanswered=int(Verdict.UNREADABLE))
 @database_option
 @click.option("--run", "run_id", metavar="RUN_ID", help="Only this run.")
 @click.option("--all", "everything", is_flag=True, help="Every run and the control stream [default].")
@@ -124,33 +122,46 @@ def verify(
     """Prove that nobody rewrote the audit, without changing anything.
 
     Exit code 0: intact. 1: tampered with; the first bad place of each stream is named. 2: it cannot be told,
-    for want of a key or because the newest entries are not sealed yet. 3: it cannot be read.
+    for want of a key or because the newest entries are not sealed yet. 3: it cannot be read (no such
+    database, run, key or option), which says nothing about it.
     """
     if run_id is not None and (everything or since is not None):
         raise click.UsageError("--run verifies one run; leave out --all and --since.")
-    signer: Signer = read_key(key) if key is not None else signer_from_environment()
-    anchors = list(_anchors(against)) if against is not None else []
-    with opened(database) as store:
+    signer: Signer = read_key(key, "--key") if key is not None else signer_from_environment()
+    anchors = _anchors(against) if against is not None else []
+    with _looked_into(database) as store:
         verifier = ChainVerifier(store, key=signer, anchors=anchors, since=since or 0, progress=_progress())
-        try:
-            report = verifier.verify_run(run_id) if run_id is not None else verifier.verify_all()
-        except DATABASE_ERRORS as error:
-            raise Unreadable(
-                f"The audit cannot be read: {one_line(describe_database_error(error))}."
-            ) from error
+        report = verifier.verify_run(run_id) if run_id is not None else verifier.verify_all()
     _print(report)
     ctx.exit(int(report.verdict))
 
 
-def _anchors(path: Path) -> Iterator[Checkpoint]:
+@contextmanager
+def _looked_into(database: str) -> Iterator[SqlCheckpointStore]:
+    """Open a database that holds an audit; nothing is created, not even in an empty one."""
+    refuse_missing_file(database)
+    with open_store(database, check_schema=False) as store:
+        with store.reading() as conn:
+            raise_unless_head(found_schema(conn))
+        yield store
+
+
+def _anchors(path: Path) -> list[Checkpoint]:
     try:
-        for line in path.read_text(encoding="utf-8").splitlines():
-            if line.strip():
-                yield Checkpoint.from_dict(json.loads(line))
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise Unreadable(
-            f"{one_line(str(path))} holds no checkpoints: {one_line(str(problem))}."
-        ) from problem
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found = [Checkpoint.from_dict(json.loads(line)) for line in lines if line.strip()]
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as problem:
+        raise _no_checkpoints(path, problem) from problem
+    if not found:
+        raise _no_checkpoints(path, "it is empty")
+    return found
+
+
+def _no_checkpoints(path: Path, reason: object) -> click.ClickException:
+    return click.ClickException(
+        f"--against: {one_line(str(path))} holds no checkpoints as `audit seal --out` writes them "
+        f"({one_line(str(reason), 100)})."
+    )
 
 
 def _progress() -> Callable[[int], None]:

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from resume_engine.cli.printing import one_line
-from resume_engine.core.errors import ResumeEngineError
+from resume_engine.cli.question import sentences
 
 ENTRY_POINT_GROUP = "resume_engine.commands"
 
@@ -22,17 +21,8 @@ class CommandLine(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; turn the errors meant for people into sentences."""
-        from resume_engine.storage.open_store import DATABASE_ERRORS, describe_database_error
-
-        try:
+        with sentences():
             return super().invoke(ctx)
-        except ResumeEngineError as error:
-            raise click.ClickException(one_line(str(error))) from error
-        except DATABASE_ERRORS as error:
-            reason = one_line(describe_database_error(error))
-            raise click.ClickException(
-                f"The database cannot be used: {reason}. Check --database (or DATABASE_URL)."
-            ) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of all commands, contributed ones included."""

@@ -129,9 +129,10 @@ def signer_from_environment(environ: Mapping[str, str] | None = None) -> Signer:
     return SecretKey(secret) if secret else NoKey()
 
 
-def read_key(path: Path) -> Ed25519Key:
-    """Return the Ed25519 key of a PEM file, private or public."""
+def read_key(path: Path, field: str = KEY_FILE_VARIABLE) -> Ed25519Key:
+    """Return the Ed25519 key of a PEM file, private or public; `field` names what gave the path."""
     serialization = _serialization()
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric import ed25519
 
     try:
@@ -145,10 +146,10 @@ def read_key(path: Path) -> Ed25519Key:
             if isinstance(public, ed25519.Ed25519PublicKey):
                 return Ed25519Key(public)
     except OSError as problem:
-        raise InvalidValueError(KEY_FILE_VARIABLE, f"{path} cannot be read: {problem.strerror}") from problem
-    except ValueError:
+        raise InvalidValueError(field, f"{path} cannot be read: {problem.strerror}") from problem
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # TypeError: it is behind a password
         pass
-    raise InvalidValueError(KEY_FILE_VARIABLE, f"{path} holds no Ed25519 key in PEM; see `audit keygen`")
+    raise InvalidValueError(field, f"{path} holds no Ed25519 key in PEM; see `audit keygen`")
 
 
 def make_key(path: Path) -> Ed25519Key:

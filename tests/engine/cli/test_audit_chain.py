@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from click.testing import CliRunner, Result
 from sqlalchemy import text
 
 from resume_engine.cli import main
+from resume_engine.storage.chain_verification import ChainVerifier
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory
@@ -106,4 +109,61 @@ def test_what_cannot_be_read_is_exit_code_3(store: SqlCheckpointStore, key: Path
     with store.writing() as conn:
         conn.execute(text("DROP TABLE audit_checkpoints"))
     unreadable = run("verify")
-    assert unreadable.exit_code == 3 and "cannot be read" in unreadable.output
+    assert unreadable.exit_code == 3 and "no such table: audit_checkpoints" in unreadable.output
+
+
+UNREADABLE = {
+    "a database that is not there": (["--database", "sqlite:///{folder}/nowhere.db"], "no database at"),
+    "a file that is no database": (["--database", "sqlite:///{folder}/nonsense"], "not a database"),
+    "a damaged database": (["--database", "sqlite:///{folder}/damaged.db"], "malformed"),
+    "an empty file": (["--database", "sqlite:///{folder}/empty"], "resume-engine db upgrade"),
+    "an older schema": (["--database", "sqlite:///{folder}/older.db"], "resume-engine db upgrade"),
+    "a newer schema": (["--database", "sqlite:///{folder}/newer.db"], "Install the newer release"),
+    "a PostgreSQL that is away": (["--database", "postgresql://127.0.0.1:1/runs"], "Check --database"),
+    "no URL": (["--database", "nonsense"], "not a database URL"),
+    "a key that is none": (["--key", "{folder}/nonsense"], "--key: {folder}/nonsense holds no Ed25519 key"),
+    "a key that is not there": (["--key", "{folder}/nowhere"], "'--key'"),
+    "checkpoints that are not there": (["--against", "{folder}/nowhere"], "'--against'"),
+    "checkpoints that are none": (["--against", "{folder}/nonsense"], "nonsense holds no checkpoints"),
+    "no checkpoint in the file": (["--against", "{folder}/empty"], "empty holds no checkpoints"),
+    "an unknown run": (["--run", "nobody"], "Run not found: nobody"),
+    "since no number": (["--since", "yesterday"], "'--since'"),
+    "two questions at once": (["--run", "nobody", "--all"], "leave out --all"),
+    "an unknown option": (["--everything"], "--everything"),
+}
+
+
+def _damaged(folder: Path) -> None:
+    """Beside the database copies of it that cannot be read."""
+    whole = (folder / "runs.db").read_bytes()
+    (folder / "damaged.db").write_bytes(whole[:4096] + bytes(len(whole) - 4096))
+    (folder / "nonsense").write_bytes(b"\x89PNG\r\n" * 200)
+    (folder / "empty").touch()
+    for name, revision in (("older", "0002_gates_and_audit"), ("newer", "9999_not_yet")):
+        (folder / f"{name}.db").write_bytes(whole)
+        with closing(sqlite3.connect(folder / f"{name}.db")) as conn, conn:
+            conn.execute("UPDATE alembic_version SET version_num = ?", [revision])
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_what_keeps_it_from_looking_is_no_tampering(url: str, key: Path, tmp_path: Path, what: str) -> None:
+    with open_store(url) as store:
+        RunFactory(store).completed()
+    _damaged(tmp_path)
+    words, reason = UNREADABLE[what]
+    result = run("verify", *(word.format(folder=tmp_path) for word in words))
+    assert result.exit_code == 3, result.output
+    assert result.stdout == "" and reason.format(folder=tmp_path) in result.stderr, result.output
+    with closing(sqlite3.connect(tmp_path / "empty")) as conn:
+        assert conn.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,)
+
+
+def test_an_interrupted_verification_found_nothing(
+    store: SqlCheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ChainVerifier, "verify_all", interrupted)
+    result = run("verify")
+    assert result.exit_code == 3 and "Interrupted" in result.stderr
