@@ -4,7 +4,7 @@ python verify.py EXPORT.json [--key PUBLIC_KEY] [--against CHECKPOINTS.jsonl]
 
 PUBLIC_KEY is the .pub file of `resume-engine audit keygen`, or its 64 hex digits, from somebody you trust;
 the other file is what `resume-engine audit seal --out` wrote. Exit code 0: intact. 1: tampered with; the
-first bad place is named. 2: it cannot be told. 3: it cannot be read.
+first bad place is named. 2: it cannot be told. 3: it is no export, or key and checkpoints are none.
 """
 
 import argparse
@@ -22,6 +22,7 @@ ENTRY, SEAL, EXPORT = (f"resume-engine/{what}/1\n".encode() for what in ("audit"
 ENDS = {"run.completed": "completed", "gate.rejected": "cancelled", "run.rolled_back": "cancelled"}
 ACK = "prod_resume_ack"
 KINDS = {"approved": "human_approval", "compensated": "compensation", "rejected": "reject", ACK: ACK}
+KEY_PREFIX = bytes.fromhex("302a300506032b6570032100")  # what a public Ed25519 key begins with in a PEM file
 
 
 class Tampered(Exception):
@@ -71,10 +72,30 @@ def is_signed(key: bytes, message: bytes, signature: str) -> bool:
 
 
 def read_key(text: str) -> bytes:
-    if not os.path.exists(text):
-        return bytes.fromhex(text)
-    with open(text, encoding="ascii") as file:
-        return base64.b64decode("".join(line.strip() for line in file if not line.startswith("-")))[-32:]
+    try:
+        raw = KEY_PREFIX + bytes.fromhex(text)
+    except ValueError:
+        with open(text, encoding="utf-8") as file:
+            raw = base64.b64decode("".join(line.strip() for line in file if not line.startswith("-")))
+    if len(raw) != 44 or not raw.startswith(KEY_PREFIX):
+        raise ValueError(f"{text} is no public Ed25519 key: give the .pub file, or 64 hex digits")
+    return raw[-32:]
+
+
+def read_anchors(path: str) -> dict[int, str]:
+    with open(path, encoding="utf-8") as file:
+        try:
+            return {one["number"]: one["hash"] for one in map(json.loads, filter(str.strip, file))}
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path} holds no checkpoints as `audit seal --out` writes them") from None
+
+
+def is_export(path: str) -> bool:
+    """Return whether the file begins or ends like an export: whatever is wrong with it was done to it."""
+    with open(path, "rb") as file:
+        begins = file.readline(100).startswith(b'{"format":"resume-engine/export/')
+        file.seek(max(0, os.path.getsize(path) - 1000))
+        return begins or b'\n"content":{"hash":"' in file.read()
 
 
 def sections(path: str) -> Any:
@@ -192,7 +213,7 @@ def check_seal(end: Any, content: Any, key: bytes | None, anchors: Any) -> Any:
         node = hashlib.sha256(b"\x01" + b"".join(pair)).digest()
     if leaf["stream"] != end["stream"] or (node.hex(), sha(message)) != (made["root"], made["hash"]):
         raise Tampered(f"checkpoint {made['number']}: it does not seal this run")
-    if anchors.get(made["number"], made)["hash"] != made["hash"]:
+    if anchors.get(made["number"], made["hash"]) != made["hash"]:
         raise Tampered(f"checkpoint {made['number']}: it is not the one kept outside")
     if key is None or made["algorithm"] != "ed25519":
         yield f"the signature ({made['algorithm']}) was not checked: give the public key with --key"
@@ -207,7 +228,7 @@ def check_seal(end: Any, content: Any, key: bytes | None, anchors: Any) -> Any:
         yield f"{end['seq'] - leaf['seq']} entries were written after checkpoint {made['number']}"
 
 
-def verify(path: str, key: bytes | None, anchors: Any) -> tuple[int, list[str]]:
+def examine(path: str, key: bytes | None, anchors: Any) -> tuple[int, list[str]]:
     parts, digest = sections(path)
     count = walk(path, parts)
     for entry in elements(path, *parts["control_events"]):
@@ -219,21 +240,31 @@ def verify(path: str, key: bytes | None, anchors: Any) -> tuple[int, list[str]]:
     return count, list(check_seal(parts["integrity"], parts["content"], key, anchors))
 
 
+def verify(path: str, key: bytes | None, anchors: Any) -> tuple[int, list[str]]:
+    if not is_export(path):
+        raise ValueError(f"{path}: it is no compliance export")
+    try:
+        return examine(path, key, anchors)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as problem:
+        raise Tampered(f"something in it cannot be read any more ({problem!r})") from None
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("export")
-    parser.add_argument("--key", type=read_key)
+    parser.add_argument("--key")
     parser.add_argument("--against", default=os.devnull)
-    given = parser.parse_args()
     try:
-        with open(given.against, encoding="utf-8") as file:
-            anchors = {one["number"]: one for one in map(json.loads, file)}
-        count, doubts = verify(given.export, given.key, anchors)
+        given = parser.parse_args()
+        key, anchors = given.key and read_key(given.key), read_anchors(given.against)
+        count, doubts = verify(given.export, key, anchors)
+    except SystemExit as end:  # the parser has said what is wrong
+        return 3 if end.code else 0
     except Tampered as problem:
         print(f"TAMPERED WITH: {problem}")
         return 1
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as problem:
-        print(f"UNREADABLE: {type(problem).__name__} {problem}")
+    except (OSError, ValueError) as problem:
+        print(f"UNREADABLE: {problem}")
         return 3
     print("\n- ".join([f"{'CANNOT TELL' if doubts else 'INTACT'}: {count} entries fit together", *doubts]))
     return 2 if doubts else 0
