@@ -19,6 +19,7 @@ from resume_engine.core.checkpoint import Checkpoint
 from resume_engine.storage.chain_verification import ChainVerifier
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.schema_version import found_schema, raise_unless_head
+from resume_engine.storage.sealing import latest
 from resume_engine.storage.sealing import seal as seal_now
 from resume_engine.storage.signing import (
     ED25519,
@@ -132,8 +133,20 @@ def verify(
     with _looked_into(database) as store:
         verifier = ChainVerifier(store, key=signer, anchors=anchors, since=since or 0, progress=_progress())
         report = verifier.verify_run(run_id) if run_id is not None else verifier.verify_all()
+        if since is not None and report.checkpoint is None and report.verdict is not Verdict.TAMPERED:
+            raise _not_sealed_yet(store, since)
     _print(report)
     ctx.exit(int(report.verdict))
+
+
+def _not_sealed_yet(store: SqlCheckpointStore, since: int) -> click.ClickException:
+    with store.asking() as conn:
+        newest = latest(conn)
+    if newest is None:
+        return click.ClickException("There is no checkpoint yet: run `resume-engine audit seal`.")
+    return click.ClickException(
+        f"There is no checkpoint {since}: the newest is {newest.number} of {moment(newest.created_at)}."
+    )
 
 
 @contextmanager

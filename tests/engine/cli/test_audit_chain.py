@@ -167,3 +167,24 @@ def test_an_interrupted_verification_found_nothing(
     monkeypatch.setattr(ChainVerifier, "verify_all", interrupted)
     result = run("verify")
     assert result.exit_code == 3 and "Interrupted" in result.stderr
+
+
+def test_a_checkpoint_that_is_not_there_yet_is_named_with_the_newest(
+    store: SqlCheckpointStore, key: Path, tmp_path: Path
+) -> None:
+    RunFactory(store).completed()
+    assert (
+        "There is no checkpoint yet: run `resume-engine audit seal`" in run("verify", "--since", "1").stderr
+    )
+    anchor = tmp_path / "anchor.jsonl"
+    run("seal", "--out", str(anchor))
+    assert run("verify", "--since", "1").exit_code == 0
+    beyond = run("verify", "--since", "99999")
+    assert beyond.exit_code == 3 and beyond.stdout == ""
+    assert beyond.stderr.startswith("Error: There is no checkpoint 99999: the newest is 1 of 2"), (
+        beyond.stderr
+    )
+    with unguarded(store) as conn:
+        conn.execute(text("DELETE FROM audit_checkpoints"))
+    gone = run("verify", "--since", "1", "--against", str(anchor))
+    assert gone.exit_code == 1  # somebody has taken it away
