@@ -10,11 +10,12 @@ import click
 
 from resume_engine.cli.database import database_option, opened
 from resume_engine.cli.printing import moment, one_line, table
+from resume_engine.cli.question import Question
 from resume_engine.cli.runs import choice
 from resume_engine.core import clock
 from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.decision import DecisionKind
-from resume_engine.core.errors import PolicyFileError, RunNotFoundError
+from resume_engine.core.errors import RunNotFoundError
 from resume_engine.core.gate_progress import run_now, standings
 from resume_engine.core.permissions import Role
 from resume_engine.core.policy import Policy, PolicyTest
@@ -23,13 +24,7 @@ from resume_engine.core.policy_words import failed_expectation, named, needs, wh
 from resume_engine.core.run import Environment
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-ALLOWED, REFUSED, UNUSABLE = 0, 1, 2
-
-
-class UnusablePolicy(click.ClickException):
-    """A policy file that cannot be used: neither yes nor no."""
-
-    exit_code = UNUSABLE
+ALLOWED, REFUSED, UNANSWERED = 0, 1, 2
 
 
 def policy_option(command: Command) -> Command:
@@ -47,7 +42,7 @@ def policy() -> None:
     """Look at the policy of who may decide what, and try it."""
 
 
-@policy.command()
+@policy.command(cls=Question, unanswered=UNANSWERED)
 @policy_option
 def show(file: str | None) -> None:
     """List the rules in their order; the first that fits a decision counts."""
@@ -72,7 +67,7 @@ def show(file: str | None) -> None:
     click.echo("\nWhat no rule fits: operators and admins decide, each alone.")
 
 
-@policy.command()
+@policy.command(cls=Question, unanswered=UNANSWERED)
 @policy_option
 @database_option
 @click.option("--run", "run_id", metavar="ID", help="Ask about the closed gates of this run.")
@@ -87,8 +82,8 @@ def show(file: str | None) -> None:
 def test(file: str | None, database: str, run_id: str | None, kind: str | None, **given: Any) -> None:
     """Say who may decide what, and why; without a question run the tests in the policy file.
 
-    Exit code 0: allowed, or all tests hold. 1: refused, or a test does not hold. 2: the policy cannot be
-    used.
+    Exit code 0: allowed, or all tests hold. 1: refused, or a test does not hold. 2: no answer; the policy
+    or the database cannot be used, the run is unknown, or it waits for no such decision.
     """
     found = _read(file)
     if run_id is not None:
@@ -99,10 +94,7 @@ def test(file: str | None, database: str, run_id: str | None, kind: str | None, 
 
 
 def _read(file: str | None) -> Policy:
-    try:
-        return read_policy(file) if file else policy_from_environment()
-    except PolicyFileError as problem:
-        raise UnusablePolicy(one_line(str(problem))) from problem
+    return read_policy(file) if file else policy_from_environment()
 
 
 def _own_tests(found: Policy) -> int:

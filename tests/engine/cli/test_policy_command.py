@@ -129,11 +129,22 @@ def test_it_says_who_may_decide_about_a_run(policy: Path, database: str) -> None
     assert "What is given counts until 20" in done.output
     done = run(*asked, "cem")
     assert done.exit_code == 0 and "cem (operator) may decide." in done.output
-    assert (
-        "does not wait for compensation"
-        in run("policy", "test", "--run", "run-1", "--kind", "compensation").output
-    )
-    assert "Run not found" in run("policy", "test", "--run", "none").output
+
+
+def test_what_cannot_be_asked_is_neither_yes_nor_no(policy: Path, database: str, tmp_path: Path) -> None:
+    with open_store(database) as store:
+        ResumeEngine(store).start_run("billing", run_id="waits for nobody")
+    asked = {
+        "Run not found: none": ("--run", "none"),
+        "does not wait for a decision": ("--run", "waits for nobody"),
+        "does not wait for compensation": ("--run", "run-1", "--kind", "compensation"),
+        "There is no database at": ("--run", "run-1", "--database", f"sqlite:///{tmp_path}/nowhere.db"),
+        "not a database": ("--run", "run-1", "--database", f"sqlite:///{policy}"),
+        "Invalid value for '--kind'": ("--run", "run-1", "--kind", "nonsense"),
+    }
+    for reason, words in asked.items():
+        done = run("policy", "test", *words)
+        assert done.exit_code == 2 and reason in done.stderr and done.stdout == "", done.output
 
 
 def test_the_gate_commands_obey_and_say_what_is_missing(policy: Path, database: str) -> None:
