@@ -12,7 +12,7 @@ from resume_engine.core.execution import TRACEBACK_MAX_CHARACTERS
 from resume_engine.core.lease import LEASE_SECONDS_MAX
 from resume_engine.core.run import RunStatus
 from resume_engine.core.step_record import FailureClassification, StepStatus
-from webapp.api.shapes import FailureKey, Note, RunId, Strict, Text255
+from webapp.api.shapes import FailureKey, Name, Note, RunId, Strict, Text255
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -139,7 +139,7 @@ class RollBack(Strict):
     change: Change
     note: Note
     compensated: Annotated[list[Count], Field(max_length=100_000)]
-    display_name: Text255 | None = None
+    display_name: Name | None = None
 
 
 class RefusedDecision(Strict):
@@ -157,4 +157,4 @@ class Decide(Strict):
     note: Note | None = None
     result_text: Annotated[str, Field(max_length=RESULT_MAX_CHARACTERS)] | None = None
     step_sequence: Count | None = None
-    display_name: Text255 | None = None
+    display_name: Name | None = None

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from resume_engine.core.decision_request import FAILURE_KEY_MAX_CHARACTERS, NOTE_MAX_CHARACTERS
 
 Text255 = Annotated[str, Field(min_length=1, max_length=255)]
+Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"\S")]  # somebody: not only blanks
 RunId = Annotated[str, Field(min_length=1, max_length=36)]
 Note = Annotated[str, Field(max_length=NOTE_MAX_CHARACTERS)]
 FailureKey = Annotated[str, Field(min_length=1, max_length=FAILURE_KEY_MAX_CHARACTERS)]
@@ -81,13 +82,13 @@ class Compensate(Decide):
 class Approve(Decide):
     """The body of `POST /runs/{id}/approve`; the audit log names the key as well."""
 
-    approved_by: Text255
+    approved_by: Name
 
 
 class Acknowledge(Decide):
     """The body of `POST /runs/{id}/ack_prod_resume`; the audit log names the key as well."""
 
-    acknowledged_by: Text255
+    acknowledged_by: Name
 
 
 # Answers

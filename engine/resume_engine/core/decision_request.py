@@ -36,8 +36,9 @@ def check_request(request: DecisionRequest) -> None:
     """Raise `DecisionInputError` or `DecisionNotAllowedError` when the request itself cannot be accepted."""
     if not role_allows(request.actor.role, Permission.GATES_DECIDE):
         raise DecisionNotAllowedError(request.actor.name, request.actor.role, request.kind)
-    if not request.actor.name.strip():
-        raise DecisionInputError("actor", "say who decides")
+    for field, name in (("actor", request.actor.name), ("display_name", request.display_name or None)):
+        if name is not None and not name.strip():
+            raise DecisionInputError(field, "say who decides")
     _check_text("actor", request.actor.name, ACTOR_MAX_CHARACTERS)
     _check_text("display_name", request.display_name or "", ACTOR_MAX_CHARACTERS)
     _check_text("note", request.note or "", NOTE_MAX_CHARACTERS)

@@ -152,3 +152,22 @@ def test_a_wrong_shape_is_named_and_changes_nothing(
 def test_a_key_for_another_environment_decides_nothing(call: Call, runs: RunFactory) -> None:
     run = runs.blocked("permanent", environment="prod")
     assert decide(call("operator", environments=["dev"]), run, "ack_prod_resume").status_code == 403
+
+
+@pytest.mark.parametrize("blank", [" ", "\t \n", "\u3000"])
+def test_a_name_of_blanks_names_nobody(
+    call: Call, runs: RunFactory, page_store: SqlCheckpointStore, blank: str
+) -> None:
+    run, operator = runs.blocked(environment="prod"), call("operator")
+    for word, field in (("approve", "approved_by"), ("ack_prod_resume", "acknowledged_by")):
+        answer = operator.post(f"/runs/{run.run_id}/{word}", json={field: blank})
+        assert answer.status_code == 422 and answer.json["detail"].startswith(f"{field}: "), answer.text
+    sent = {"kind": "human_approval", "display_name": blank}
+    answer = operator.post(f"/runs/{run.run_id}/decisions", json=sent)
+    assert answer.status_code == 422 and answer.json["detail"].startswith("display_name: "), answer.text
+    # As a client of 0.2.0 sends it.
+    gates = {"human_approval": {"granted": True, "approved_by": blank}}
+    answer = operator.patch(f"/runs/{run.run_id}", json={"metadata": {"gates": gates}})
+    assert answer.status_code == 422 and "say who decides" in answer.json["detail"], answer.text
+    assert page_store.list_decisions(run.run_id) == []
+    assert operator.post("/start_run", json={"workflow_name": blank}).status_code == 400

@@ -28,6 +28,12 @@ from webapp.settings import Settings
 ANA = Actor(name="ana@example.org", role=Role.OPERATOR, channel=Channel.DASHBOARD)
 POLICY = """
 [[rule]]
+name = "a note in dev"
+environments = ["dev"]
+workflows = ["noted"]
+note_required = true
+
+[[rule]]
 name = "dev ends"
 environments = ["dev"]
 expires_after = "1h"
@@ -220,3 +226,12 @@ class TestTags:
 
 def given_and_needed(blockers: list[dict[str, Any]]) -> list[tuple[int, int]]:
     return [(blocker["approvals_given"], blocker["approvals_needed"]) for blocker in blockers]
+
+
+def test_blanks_are_no_note(call: Call, runs: RunFactory, page_store: SqlCheckpointStore) -> None:
+    run, operator = runs.blocked(environment="dev", workflow="noted"), call("operator")
+    path = f"/runs/{run.run_id}/approve"
+    refused = operator.post(path, json={"approved_by": "Maria", "note": " \n"})
+    assert refused.status_code == 422 and refused.json["detail"].startswith("note: "), refused.text
+    assert page_store.list_decisions(run.run_id) == []
+    assert operator.post(path, json={"approved_by": "Maria", "note": "looked"}).status_code == 200
