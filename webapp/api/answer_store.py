@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Self
 
 from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -16,6 +19,8 @@ KEPT_FOR = timedelta(days=30)
 """Runs wait for people over weekends and holidays; whoever repeats a call after a month looks first."""
 GIVEN_UP_AFTER = timedelta(seconds=60)
 """No request is worked on that long: one without an answer by then died with its process."""
+
+_HEADERS = re.compile(r"((?:[A-Za-z-]+: [^\n]*\n)+)\n")
 
 
 class KeyReusedError(Exception):
@@ -33,6 +38,22 @@ class StoredAnswer:
     status: int
     content_type: str
     body: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """Return headers, an empty line and the body, as HTTP writes them; without headers the body alone."""
+        lines = "".join(f"{name}: {value}\n" for name, value in self.headers.items())
+        return f"{lines}\n{self.body}" if lines else self.body
+
+    @classmethod
+    def from_text(cls, status: int, content_type: str, text: str) -> Self:
+        """Return the answer that was kept as `text`."""
+        found = _HEADERS.match(text)
+        if found is None:
+            return cls(status=status, content_type=content_type, body=text)
+        headers = dict(line.split(": ", 1) for line in found[1].splitlines())
+        return cls(status=status, content_type=content_type, body=text[found.end() :], headers=headers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +96,8 @@ class AnswerStore:
             if row.fingerprint != fingerprint:
                 raise KeyReusedError
             if row.status is not None:
-                body = self._store.codec.decode_text(row.body)
-                return StoredAnswer(status=row.status, content_type=row.content_type, body=body)
+                text = self._store.codec.decode_text(row.body)
+                return StoredAnswer.from_text(row.status, row.content_type, text)
             if now - row.created_at < GIVEN_UP_AFTER:
                 raise StillRunningError
             taken = conn.execute(
@@ -98,7 +119,7 @@ class AnswerStore:
                 .values(
                     status=answer.status,
                     content_type=answer.content_type,
-                    body=self._store.codec.encode_text(answer.body),
+                    body=self._store.codec.encode_text(answer.text),
                 )
             )
 

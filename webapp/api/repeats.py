@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 KEY_MAX_CHARACTERS = 255
+KEPT_HEADERS = ("ETag", "Location")
+"""What an answer says beside its body; everything else is said anew."""
 
 
 def register(app: Flask) -> None:
@@ -52,7 +54,7 @@ def claim_or_repeat() -> Response | None:
     if isinstance(found, Claim):
         g.repeat_claim = found
         return None
-    answer = Response(found.body, found.status, content_type=found.content_type)
+    answer = Response(found.body, found.status, headers=found.headers, content_type=found.content_type)
     answer.headers[REPLAYED] = "true"
     return answer
 
@@ -74,9 +76,16 @@ def _settle(answers: AnswerStore, claim: Claim, response: Response) -> None:
     elif response.status_code >= 300 or response.is_streamed:
         answers.release(claim)
     else:
-        body = response.get_data(as_text=True)
-        content_type = response.content_type or "application/json"
-        answers.keep(claim, StoredAnswer(status=response.status_code, content_type=content_type, body=body))
+        answers.keep(claim, _kept(response))
+
+
+def _kept(response: Response) -> StoredAnswer:
+    return StoredAnswer(
+        status=response.status_code,
+        content_type=response.content_type or "application/json",
+        body=response.get_data(as_text=True),
+        headers={name: response.headers[name] for name in KEPT_HEADERS if name in response.headers},
+    )
 
 
 def retaken() -> bool:

@@ -19,7 +19,7 @@ from tests.factories import RunFactory
 from tests.webapp.api.caller import ApiClient, caller
 from webapp import Settings, create_app
 from webapp.api import repeats
-from webapp.api.answer_store import GIVEN_UP_AFTER, KEPT_FOR, AnswerStore
+from webapp.api.answer_store import GIVEN_UP_AFTER, KEPT_FOR, AnswerStore, StoredAnswer
 
 START = {"workflow_name": "w"}
 
@@ -82,6 +82,26 @@ def test_a_decision_is_repeated_as_it_was(place: Place) -> None:
     again = place.operator.post(path, json=body, headers=keyed())
     assert (again.status_code, again.data) == (200, first.data)
     assert place.operator.post(path, json=body, headers=keyed("k-2")).status_code == 409
+
+
+def test_an_answer_is_repeated_with_the_version_it_told_of(place: Place) -> None:
+    run = RunFactory(place.store).blocked("permanent", environment="prod")
+    path, body = f"/runs/{run.run_id}/approve", {"approved_by": "ana"}
+    first = place.operator.post(path, json=body, headers=keyed())
+    acknowledged = f"/runs/{run.run_id}/ack_prod_resume"
+    assert place.operator.post(acknowledged, json={"acknowledged_by": "ana"}).status_code == 200
+    again = place.operator.post(path, json=body, headers=keyed())
+    assert again.headers["Idempotency-Replayed"] == "true" and again.data == first.data
+    assert first.headers["ETag"] and again.headers.get("ETag") == first.headers["ETag"]
+    now = place.operator.get(f"/runs/{run.run_id}/status", headers={"If-None-Match": again.headers["ETag"]})
+    assert now.status_code == 200, "it moved on since"
+
+
+@pytest.mark.parametrize("headers", [{}, {"ETag": '"5-1f"'}, {"ETag": 'W/"5"', "Location": "/runs/a: b"}])
+def test_an_answer_is_kept_as_it_was(headers: dict[str, str]) -> None:
+    for body in ('{"a": "b: c\\n\\n"}\n', "", "[]", "\n\n"):
+        kept = StoredAnswer(status=200, content_type="application/json", body=body, headers=headers)
+        assert StoredAnswer.from_text(200, "application/json", kept.text) == kept
 
 
 def test_a_refusal_is_judged_anew(place: Place) -> None:
