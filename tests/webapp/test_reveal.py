@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.audit import EventType
 from resume_engine.core.failure_classifier import PermanentStepError
 from resume_engine.core.masking import MASK
@@ -61,6 +62,7 @@ def addresses(run: Run) -> Iterator[str]:
     yield from ("/overview/need", "/overview/figures", "/gates/queue", f"/gates/{run.run_id}/decision")
     yield from (f"{page}?tab={tab}" for tab in ("steps", "decisions", "events", "trace", "metadata"))
     yield from (f"{page}/{part}" for part in ("header", "case", "audit-log", "events.jsonl", "events.csv"))
+    yield f"{page}/compliance.json"
     for sequence in (0, 1):
         yield f"{page}?tab=steps&open={sequence}"
         yield f"{page}/steps/{sequence}"
@@ -75,7 +77,9 @@ def test_no_page_and_no_export_shows_a_secret(
     seen = 0
     for note in (None, f"used token={CANARY}"):
         if note:
-            runs.engine.grant_human_approval(run.run_id, "olga@example.org", note=note)
+            key = Actor(name="key ci", role=Role.OPERATOR, channel=Channel.API)
+            said = f"password={CANARY}"
+            runs.engine.decide(run.run_id, "human_approval", key, note=note, display_name=said)
         for address in addresses(run):
             # An auditor may not see the approvals, an operator gets the engine's own audit log.
             client = browsers["alice" if address.endswith("/audit-log") else "ana"]
@@ -85,6 +89,10 @@ def test_no_page_and_no_export_shows_a_secret(
                 assert CANARY not in answer.text, (address, htmx)
                 seen += MASK in answer.text
     assert seen > 30, "the pages do show where something is masked"
+    late = {"failure_key": "1:1", "note": "looked"}
+    refused = browsers["ana"].post(f"/runs/{run.run_id}/decisions/human_approval", data=late, htmx=True)
+    assert refused.status_code == 409 and f"password={MASK} approved this" in refused.text
+    assert CANARY not in refused.text
 
 
 def test_every_get_route_of_a_run_is_looked_at(app: Flask, run: Run, sign_in: SignIn) -> None:

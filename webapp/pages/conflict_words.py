@@ -12,6 +12,7 @@ from resume_engine.core.errors import (
     FailureMovedOnError,
     PolicyRefusalError,
 )
+from resume_engine.core.masking import mask_text
 from webapp.formats import age
 from webapp.pages.policy_words import sentence
 
@@ -49,7 +50,7 @@ def _already(decision: Decision, me: str, now: datetime) -> str:
     if decision.actor == me:
         return f"You {act} {words} ago. {UNCHANGED}"
     when = f"{words} before you" if length < _JUST_BEFORE else f"{words} ago"
-    return f"{decision.shown_name} {act} {when}. {UNCHANGED}"
+    return f"{mask_text(decision.shown_name)} {act} {when}. {UNCHANGED}"
 
 
 def _seconds(length: timedelta) -> str:

@@ -18,6 +18,7 @@ from resume_engine.core.permissions import Permission
 from resume_engine.core.run import FINISHED_STATUSES
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import StepKind
+from resume_engine.storage import previews
 from resume_engine.storage.audit_queries import EventFilter
 from resume_engine.storage.gate_queries import Aftermath
 from resume_engine.storage.run_page_queries import RunPage, RunPageQueries
@@ -104,9 +105,9 @@ def load_or_404(run_id: str) -> RunPage:
 
 
 def summary_or_404(run_id: str) -> RunSummary:
-    """Return a run's row; answers 404 and says what to check when there is none."""
+    """Return a run's row, its secrets masked; answers 404 and says what to check when there is none."""
     found = current_store().load_summary(run_id) if can_be_an_id(run_id) else None
-    return found or _no_such_run(run_id)
+    return previews.shown(found) if found is not None else _no_such_run(run_id)
 
 
 def can_be_an_id(run_id: str) -> bool:

@@ -57,30 +57,36 @@ def message(codec: PayloadCodec, text: Text, characters: int | None = None) -> T
 
 
 def run(row: rows.AnyRow, codec: PayloadCodec) -> RunSummary:
-    """Return the summary of a row with the message of its failure masked."""
-    summary = run_rows.summary_from_row(row, codec)
-    if summary.failure is None:
-        return summary
-    masked = mask_text(summary.failure.message)
-    if masked == summary.failure.message:
-        return summary
-    return replace(summary, failure=replace(summary.failure, message=masked))
+    """Return the summary of a row as people see it."""
+    return shown(run_rows.summary_from_row(row, codec))
+
+
+def shown(summary: RunSummary) -> RunSummary:
+    """Return a summary with secrets masked: in its failure, and in the name of whoever cleared it."""
+    failure = summary.failure
+    if failure is not None and (message := mask_text(failure.message)) != failure.message:
+        summary = replace(summary, failure=replace(failure, message=message))
+    if (cleared_by := _masked(summary.cleared_by)) != summary.cleared_by:
+        summary = replace(summary, cleared_by=cleared_by)
+    return summary
 
 
 def decision(row: rows.AnyRow, codec: PayloadCodec) -> Decision:
-    """Return a decision with secrets in its note and result masked."""
+    """Return a decision with secrets masked: in its note, its result, and the name that a caller gave."""
     found = audit_rows.decision_from_row(row, codec)
-    note = mask_text(found.note) if found.note else found.note
     result = found.result if found.result is None else mask_value(as_json(found.result))
-    return replace(found, note=note, result=result)
+    return replace(found, note=_masked(found.note), display_name=_masked(found.display_name), result=result)
+
+
+def _masked(text: Text) -> Text:
+    return mask_text(text) if text else text
 
 
 def event(row: rows.AnyRow, codec: PayloadCodec) -> AuditEvent:
     """Return an audit event with secrets in its note and payload masked."""
     found = audit_rows.event_from_row(row, codec)
-    note = mask_text(found.note) if found.note else found.note
     payload = mask_value(as_json(found.payload)) if found.payload else found.payload
-    return replace(found, note=note, payload=payload)
+    return replace(found, note=_masked(found.note), payload=payload)
 
 
 def step_event(run_id: str, record: StepRecord) -> AuditEvent:
