@@ -10,8 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
-from sqlalchemy.exc import InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import SQLAlchemyError
 
 from resume_engine.core import clock
 from resume_engine.core.run_summary import RunState
@@ -21,6 +20,7 @@ from resume_engine.storage.decision_waits import decision_waits
 from resume_engine.storage.lost_leases import lost_leases
 from resume_engine.storage.run_queries import RunQueries
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from webapp.errors import is_away
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,9 @@ class DatabaseMetrics(Collector):
             if self._read_at is None or time.monotonic() - self._read_at >= KEPT_SECONDS:
                 try:
                     found = [_up(1), *self._all()]
-                except (OperationalError, InterfaceError, PoolTimeoutError):
+                except SQLAlchemyError as problem:
+                    if not is_away(problem):
+                        raise
                     logger.warning("the numbers of the database could not be read", exc_info=True)
                     found = [_up(0)]
                 self._found, self._read_at = found, time.monotonic()

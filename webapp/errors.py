@@ -9,17 +9,21 @@ from dataclasses import dataclass
 
 from flask import Flask, Response, current_app, g, jsonify, render_template, request
 from flask_wtf.csrf import CSRFError
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from werkzeug.exceptions import HTTPException
 
 from resume_engine.core import errors as engine
 from resume_engine.core.gate_progress import count_people
 from resume_engine.core.masking import mask_text, masked_logger
+from resume_engine.storage.driver import connection_was_lost
 from webapp.htmx import is_htmx
 from webapp.keys.records import KeyRefusedError
 
 logger = masked_logger(__name__)
+
+AWAY_SECONDS = 1.0
+"""So soon it is worth while to ask again for a database that was away: restarts are short."""
 
 
 class AccessDeniedError(Exception):
@@ -186,6 +190,8 @@ SAID_TO_CALLERS: dict[type[BaseException], str] = {
 
 def status_of(error: BaseException) -> int:
     """Return the status for an error: that of the nearest class in its ancestry, else 500."""
+    if isinstance(error, DBAPIError) and connection_was_lost(error):
+        return STATUS_OF_ERROR[UnavailableError]  # by whatever class the driver says so
     for cls in type(error).__mro__:
         if cls in STATUS_OF_ERROR:
             return STATUS_OF_ERROR[cls]
@@ -230,13 +236,26 @@ def respond(error: Exception) -> Response:
         response = render(status, _message(error, status), title=TITLE_OF_ERROR.get(type(error)))
     if status == 401 and is_api_request():
         response.headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, TooManyRequestsError):
-        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    wait = _wait_after(error)
+    if wait is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(wait)))
     if isinstance(error, HTTPException):
         for name, value in error.get_headers(request.environ):
             if name in ("Allow", "Retry-After"):
                 response.headers[name] = value
     return response
+
+
+def is_away(error: Exception) -> bool:
+    """Return whether an error says that the database does not answer."""
+    return isinstance(error, SQLAlchemyError | UnavailableError) and status_of(error) == 503
+
+
+def _wait_after(error: Exception) -> float | None:
+    """Return in how many seconds to come again, where that helps."""
+    if isinstance(error, TooManyRequestsError):
+        return error.retry_after
+    return AWAY_SECONDS if is_away(error) else None
 
 
 def is_api_request() -> bool:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import inspect
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 
+import psycopg2
 import pytest
 from flask import Flask
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, IntegrityError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from resume_engine.core import errors as engine_errors
-from resume_engine.core.permissions import Permission
+from resume_engine.core.permissions import Permission, Role
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from tests.factories import RunFactory
 from tests.provision.app_fixtures import PageClient
+from tests.stores.over_http import StoreOverHttp
+from tests.webapp.api.caller import caller
 from webapp import Settings, create_app, errors
 from webapp.permissions import requires
 
@@ -44,12 +50,15 @@ def test_the_nearest_class_decides() -> None:
 
 def raising(app: Flask, error: Exception) -> None:
     """Add a page that fails with `error`."""
+    app.add_url_rule("/fail", "fail", failing_view(error))
 
+
+def failing_view(error: Exception) -> Callable[..., str]:
     @requires(Permission.RUNS_READ)
-    def fail() -> str:
+    def fail(**_: object) -> str:
         raise error
 
-    app.add_url_rule("/fail", "fail", fail)
+    return fail
 
 
 @pytest.mark.parametrize(
@@ -100,6 +109,46 @@ def test_failures_of_ours_tell_nothing_but_a_number(
     assert number in answer.text
     assert number in caplog.text
     assert "secret-detail" in caplog.text  # in the log it is found again
+
+
+def lost(cls: type[DBAPIError], **how: bool) -> DBAPIError:
+    """Return what SQLAlchemy makes of psycopg2's error when PostgreSQL went away."""
+    words = "server closed the connection unexpectedly"
+    return cls("secret-detail", {}, getattr(psycopg2, cls.__name__)(words), **how)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (lost(OperationalError), 503),
+        (lost(DatabaseError), 503),
+        (lost(InternalError, connection_invalidated=True), 503),
+        (lost(InternalError), 500),
+        (PoolTimeoutError("secret-detail"), 503),
+        (DatabaseError("secret-detail", {}, sqlite3.DatabaseError("file is not a database")), 500),
+    ],
+)
+def test_a_database_that_went_away_is_worth_another_try(app: Flask, error: Exception, status: int) -> None:
+    app.view_functions["api_runs.list_runs"] = failing_view(error)
+    answer = caller(app, Role.AUDITOR).get("/runs")
+    assert (answer.status_code, answer.headers.get("Retry-After")) == (status, "1" if status == 503 else None)
+    assert "secret-detail" not in answer.text
+
+
+def test_our_client_asks_again_for_a_database_that_went_away(
+    page_store: SqlCheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, load, failures = RunFactory(page_store).completed(), page_store.load_summary, [lost(DatabaseError)]
+
+    def away(run_id: str) -> object:
+        if failures:
+            raise failures.pop()
+        return load(run_id)
+
+    monkeypatch.setattr(page_store, "load_summary", away)
+    with StoreOverHttp(page_store) as remote:
+        found = remote.load_summary(run.run_id)
+    assert found is not None and found.status == "completed" and not failures
 
 
 def test_a_part_of_a_page_gets_a_part(app: Flask, sign_in: SignIn) -> None:

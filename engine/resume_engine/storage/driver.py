@@ -9,7 +9,7 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import Engine, PoolProxiedConnection
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
 from resume_engine.storage.fork_safety import leave_connections_in_children
 
@@ -147,6 +147,7 @@ def connection_was_lost(error: DBAPIError) -> bool:
     """
     if error.connection_invalidated:
         return True
-    # Errors that PostgreSQL itself reports carry a code; None means that its library met one.
+    # Errors that PostgreSQL itself reports carry a code; None means that its library met one. What loses its
+    # connection in the middle of an answer has no class of its own, only the one above all others.
     code = getattr(error.orig, "pgcode", "")
-    return isinstance(error, OperationalError) and (code is None or code.startswith(_AWAY))
+    return type(error) in (OperationalError, DatabaseError) and (code is None or code.startswith(_AWAY))
