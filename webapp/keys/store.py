@@ -18,7 +18,6 @@ from resume_engine.core.actor import Actor
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.permissions import Role
 from resume_engine.core.run import Environment
-from resume_engine.storage.driver import asked_again
 from resume_engine.storage.schema import api_keys
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from webapp.accounts.store import insert_event_in_tx
@@ -194,9 +193,8 @@ class KeyStore:
         self._note_use(key, now)
         return key
 
-    @asked_again
     def _find(self, key_id: str) -> Any:
-        """Return the row of a key, or None; after a restart of the database nothing is asked before it."""
+        """Return the row of a key, or None."""
         with self._store.asking() as conn:
             return conn.execute(_BY_ID, {"key_id": key_id}).one_or_none()
 

@@ -14,6 +14,7 @@ from resume_engine.core.chain_report import ChainReport, Verdict
 from resume_engine.core.checkpoint import Checkpoint
 from resume_engine.core.clock import utc_now
 from resume_engine.storage import audit_rows
+from resume_engine.storage.driver import asked_again
 from resume_engine.storage.schema import audit_events
 from resume_engine.storage.sealing import latest
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -60,6 +61,7 @@ class AuditState:
         return self.oldest_unsealed is not None and self.now - self.oldest_unsealed > LATE_AFTER
 
 
+@asked_again
 def load_audit_state(store: SqlCheckpointStore) -> AuditState:
     """Return how the audit stands; three statements that cost the same however long it is."""
     event = audit_events.c

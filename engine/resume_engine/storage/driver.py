@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from sqlalchemy import Engine, PoolProxiedConnection
+from sqlalchemy import Connection, Engine, PoolProxiedConnection
 from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
 
 from resume_engine.storage.fork_safety import leave_connections_in_children
@@ -138,6 +138,20 @@ def asked_again(read: Callable[_Given, _Found]) -> Callable[_Given, _Found]:
         return read(*args, **kwargs)
 
     return ask
+
+
+class AskingConnection(Connection):
+    """A connection for single statements that read, which are asked again on another when it was lost.
+
+    For an engine that commits by itself: no transaction hangs on the connection.
+    """
+
+    @asked_again
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what a statement finds."""
+        if self.invalidated:
+            self.rollback()
+        return super().execute(*args, **kwargs)
 
 
 def connection_was_lost(error: DBAPIError) -> bool:

@@ -20,7 +20,6 @@ from resume_engine.core.audit import EventType
 from resume_engine.core.permissions import Role
 from resume_engine.storage import previews
 from resume_engine.storage.audit_queries import AuditQueries, EventFilter
-from resume_engine.storage.driver import asked_again
 from resume_engine.storage.moment_texts import StoredMoment, moment_texts
 from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.run_reader import steps_of
@@ -80,7 +79,6 @@ def _of_steps(store: SqlCheckpointStore, run_id: str) -> Iterator[tuple[str, str
         position = found[-1][:2]
 
 
-@asked_again
 def _fetch(store: SqlCheckpointStore, run_id: str, position: tuple[int, int]) -> Sequence[Any]:
     place = tuple_(step_records.c.sequence, step_records.c.legacy_duplicate)
     query = (

@@ -20,6 +20,7 @@ from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import COMPLETED_STATUSES, StepKind
 from resume_engine.storage import previews, run_rows
+from resume_engine.storage.driver import asked_again
 from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.schema import audit_events, decisions, runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -99,6 +100,7 @@ class GateQueries:
             return case
         return replace(case, decisions=self._decisions_about([case.run]).get(case.run.run_id, ()))
 
+    @asked_again
     def load_case(self, run_id: str, failure_key: str | None = None) -> Case | None:
         """Return one failure event of a run, the current one by default, or None; two statements.
 
@@ -154,6 +156,7 @@ class GateQueries:
                     found.setdefault(row.run_id, []).append(previews.decision(row, self._store.codec))
         return found
 
+    @asked_again
     def load_aftermath(self, run_id: str, sequence: int, since: datetime) -> Aftermath:
         """Return the first resume after `since` and the attempts behind `sequence`; two statements."""
         resumed = (

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Select, select
 
 from resume_engine.core.audit import EventType
+from resume_engine.storage.driver import asked_again
 from resume_engine.storage.payload_codec import shown_value
 from resume_engine.storage.schema import audit_events
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -22,6 +23,7 @@ class LostLeases:
     left_to_a_person: int
 
 
+@asked_again
 def lost_leases(store: SqlCheckpointStore, since: datetime, *, limit: int) -> LostLeases:
     """Return what became of runs whose executor had vanished, by the newest events since; two statements.
 

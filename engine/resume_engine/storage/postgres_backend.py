@@ -15,7 +15,7 @@ from resume_engine.core.clock import as_utc, utc_text
 from resume_engine.core.errors import InvalidValueError
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
-from resume_engine.storage.driver import TRUSTED_SECONDS, DirectConnections
+from resume_engine.storage.driver import TRUSTED_SECONDS, AskingConnection, DirectConnections, asked_again
 from resume_engine.storage.fork_safety import renew_connections_in_children
 from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.run_update import moved_on
@@ -25,6 +25,7 @@ from resume_engine.storage.step_append import PreparedStatement, Values, literal
 _IDLE_SINCE = "idle_since"
 _MIGRATION_LOCK_ID = 0x7265_7375_6D65  # "resume"
 
+_connected_to_ask = asked_again(AskingConnection)
 _NOT_OUR_SESSION = ("26000", "42P05")  # a prepared statement that is unknown, or known already
 _DURABLE_SETTINGS = ("fsync", "full_page_writes", "synchronous_commit")
 
@@ -60,8 +61,8 @@ class PostgresCheckpointStore(SqlCheckpointStore):
         renew_connections_in_children(self)
 
     def asking(self) -> AbstractContextManager[Connection]:
-        """Open a connection for a single statement that reads: one round trip."""
-        return self._autocommitting.connect()
+        """Open a connection for a single statement that reads: one round trip, made again if it was cut."""
+        return _connected_to_ask(self._autocommitting)
 
     def viewing(self) -> AbstractContextManager[Connection]:
         """Open a transaction of a few statements that only read, on a connection that is not asked either."""

@@ -9,6 +9,7 @@ from sqlalchemy import Select, select
 
 from resume_engine.core.errors import PayloadLockedError
 from resume_engine.storage.derived_inputs import load_input_text
+from resume_engine.storage.driver import asked_again
 from resume_engine.storage.payload_codec import LockedText
 from resume_engine.storage.schema import runs, step_records
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -38,6 +39,7 @@ _COLUMNS: dict[Field, Any] = {
 }
 
 
+@asked_again
 def load_revealed(store: SqlCheckpointStore, run_id: str, field: Field, sequence: int | None) -> str | None:
     """Return a recorded value as it is, None when there is none; raise a `PayloadError` if it is locked."""
     with store.viewing() as conn:

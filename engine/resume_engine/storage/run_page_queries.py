@@ -14,6 +14,7 @@ from resume_engine.core.decisions import Decision
 from resume_engine.core.idempotency import canonical_json
 from resume_engine.core.masking import mask_json_text
 from resume_engine.storage import previews
+from resume_engine.storage.driver import asked_again
 from resume_engine.storage.gate_queries import Case, case_from_row, case_query, labelled, part
 from resume_engine.storage.payload_codec import PayloadCodec, shown_json
 from resume_engine.storage.schema import audit_events, decisions, runs, step_records
@@ -55,6 +56,7 @@ class RunPageQueries:
     def __init__(self, store: SqlCheckpointStore) -> None:
         self._store = store
 
+    @asked_again
     def load(self, run_id: str) -> RunPage | None:
         """Return what the page shows beside the steps, or None; two statements."""
         query = (

@@ -18,6 +18,7 @@ from resume_engine.core.step_record import (
     FailureClassification,
 )
 from resume_engine.storage import previews, run_rows
+from resume_engine.storage.driver import asked_again
 from resume_engine.storage.keyset import Cursor, Page, cut_page
 from resume_engine.storage.run_counts import StateCount, Stretches, count_states
 from resume_engine.storage.run_filter import (
@@ -210,6 +211,7 @@ class RunQueries:
         with self._store.asking() as conn:
             return [previews.run(row, self._store.codec) for row in conn.execute(query)]
 
+    @asked_again
     def load_head(self, run_id: str) -> RunHead | None:
         """Return a run's row, metadata and decisions, or None; two statements."""
         with self._store.viewing() as conn:

@@ -64,18 +64,16 @@ _LAST = 2**31 - 1  # behind every copy that stands at one sequence
 
 
 class RunReader(Database):
-    """Read runs, records, decisions and events; a read whose connection was lost is asked again."""
+    """Read runs, records, decisions and events; what takes several statements is asked again as a whole."""
 
     _outlives_close = True
 
     # Runs
 
-    @asked_again
     def get_run(self, run_id: str) -> Run | None:
         """Return a run with all its records and the view of its decisions, or None."""
         return self._read_run(run_id, with_steps=True)
 
-    @asked_again
     def load_run(self, run_id: str) -> Run | None:
         """Return a run and the view of its decisions; records are read when they are first asked for."""
         return self._undecided(run_id) or self._read_run(run_id, with_steps=not self._outlives_close)
@@ -88,6 +86,7 @@ class RunReader(Database):
             row = conn.execute(_UNDECIDED_RUN, {"run_id": run_id}).one_or_none()
         return None if row is None else self._run_later(self._head(row, ()))
 
+    @asked_again
     def _read_run(self, run_id: str, *, with_steps: bool) -> Run | None:
         with self.viewing() as conn:
             head = self.head_in_tx(conn, run_id)
@@ -134,7 +133,6 @@ class RunReader(Database):
             raise RunNotFoundError(run.run_id)  # collected since
         return found
 
-    @asked_again
     def load_summary(self, run_id: str) -> RunSummary | None:
         """Return a run without its records, or None."""
         if not is_storable(run_id):
@@ -150,7 +148,6 @@ class RunReader(Database):
         live = func.coalesce(runs.c.lease_expires_at > self.database_now(), false()).label("lease_live")
         return _SUMMARIES.add_columns(live).where(runs.c.run_id == RUN_ID)
 
-    @asked_again
     def load_metadata(self, run_id: str) -> dict[str, Any] | None:
         """Return the metadata of a run without the view of its decisions, or None."""
         with self.asking() as conn:
@@ -161,21 +158,18 @@ class RunReader(Database):
         found.pop("gates", None)
         return found
 
-    @asked_again
     def load_initial_input(self, run_id: str) -> dict[str, Any] | None:
         """Return the initial input a workflow was started with, or None when none was recorded."""
         with self.asking() as conn:
             text = conn.execute(select(runs.c.initial_input_json).where(runs.c.run_id == run_id)).scalar()
         return self.codec.decode(text) if text is not None else None
 
-    @asked_again
     def load_workflow(self, run_id: str) -> Sequence[str]:
         """Return the step names a run was started with, empty when none were recorded."""
         with self.asking() as conn:
             text = conn.execute(select(runs.c.workflow_json).where(runs.c.run_id == run_id)).scalar()
         return json.loads(text) if text is not None else []
 
-    @asked_again
     def find_resumable(
         self, workflow_names: Sequence[str], *, failed_before: datetime, max_attempts: int, limit: int
     ) -> Sequence[RunSummary]:
@@ -246,12 +240,10 @@ class RunReader(Database):
                 return
             position = (fetched[-1].sequence, fetched[-1].legacy_duplicate)
 
-    @asked_again
     def _fetch_steps(self, query: Select[Any]) -> Sequence[Any]:
         with self.asking() as conn:
             return conn.execute(query).all()
 
-    @asked_again
     def list_open_failures(self, run_id: str) -> Sequence[StepRecord]:
         """Return the failed attempts, by sequence, that are the latest of their step; one statement.
 
@@ -272,13 +264,11 @@ class RunReader(Database):
         with self.asking() as conn:
             return [step_rows.failure_from_row(row, self.codec) for row in conn.execute(query)]
 
-    @asked_again
     def load_step(self, run_id: str, sequence: int) -> StepRecord | None:
         """Return one record of a run by its sequence, or None."""
         query = steps_of(run_id).where(step_records.c.sequence == sequence).limit(1)
         return self._one_step(query)
 
-    @asked_again
     def get_step_by_idempotency_key(self, key: str) -> StepRecord | None:
         """Return the completed record with this key, or None."""
         self.refuse_if_locked()
@@ -299,7 +289,6 @@ class RunReader(Database):
             given = load_input(conn, self.codec, row.run_id, row.sequence, row.input_json)
         return step_rows.step_from_row(row, self.codec, given)
 
-    @asked_again
     def find_run_of_key(self, key: str) -> str | None:
         """Return the id of the run whose completed record has this key, or None."""
         if not is_storable(key):
@@ -316,13 +305,11 @@ class RunReader(Database):
 
     # Decisions and events
 
-    @asked_again
     def list_decisions(self, run_id: str, *, failure_key: str | None = None) -> Sequence[Decision]:
         """Return the decisions of a run, oldest first; only those of one failure event if given."""
         with self.asking() as conn:
             return _decisions_in_tx(conn, run_id, self.codec, failure_key)
 
-    @asked_again
     def owners_of_keys(self, actor_names: Collection[str]) -> Mapping[str, str]:
         """Return, for the names that are API keys, who made the key; revoked ones count too."""
         names = {key_id: name for name in actor_names if (key_id := key_id_of(name)) is not None}
@@ -332,7 +319,6 @@ class RunReader(Database):
         with self.asking() as conn:
             return {names[row.key_id]: row.created_by for row in conn.execute(query)}
 
-    @asked_again
     def list_events(self, run_id: str) -> Sequence[AuditEvent]:
         """Return the stored audit events of a run, oldest first."""
         query = select(audit_events).where(audit_events.c.run_id == run_id).order_by(audit_events.c.event_id)
