@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from resume_engine.core.failure_classifier import PartialStepError, PermanentSte
 from resume_engine.core.retry import Backoff, RetryPolicy
 from resume_engine.core.run import RunStatus
 from resume_engine.core.step import Step
+from resume_engine.storage.forwarding import Forwarding
+from resume_engine.storage.forwarding_marks import ForwardingMarks
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.remote_backend import RemoteCheckpointStore
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -147,3 +149,54 @@ def test_nothing_is_lost_doubled_or_given_up(
             assert there.get_run_status(run_id).status is RunStatus.COMPLETED  # type: ignore[union-attr]
     tell(f"forwarding: {runs} runs, {sum(network.faults.values())} faults {dict(network.faults)}")
     assert len(network.faults) == 4 and min(network.faults.values()) > 0
+
+
+class Overtaken:
+    """A forwarder that stops before its n-th call that changes something, until another has done it all."""
+
+    def __init__(
+        self, local: SqlCheckpointStore, operator: Caller, app: Flask, run_id: str, call: int
+    ) -> None:
+        self.left, self.run_id = call, run_id
+        self._local, self._key, self._app = local, operator.key, app
+        self.forwarding = self._made()
+        remote: Any = self.forwarding._remote
+        for name in ("create_run", "commit"):
+            setattr(remote, name, self._late(getattr(remote, name)))
+
+    def _made(self) -> Forwarding:
+        network = httpx.WSGITransport(self._app, raise_app_exceptions=False)
+        remote = RemoteCheckpointStore("http://localhost/api", api_key=self._key, transport=network)
+        return Forwarding(self._local, remote, ForwardingMarks(self._local))
+
+    def _late(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        def late(*args: Any, **kwargs: Any) -> Any:
+            self.left -= 1
+            if self.left == 0:
+                self._made().forward(self.run_id)
+            return call(*args, **kwargs)
+
+        return late
+
+
+def _is_overtaken_at_each_call(
+    page_store: SqlCheckpointStore, tmp_path: Path, operator: Caller, app: Flask
+) -> int:
+    """Forward one run again and again, each time overtaken one call later; return how many calls it takes."""
+    for call in range(1, 100):
+        with open_store(f"sqlite:///{tmp_path / f'here-{call}.db'}") as local:
+            run_id = live_through(ResumeEngine(local), call)
+            overtaken = Overtaken(local, operator, app, run_id, call)
+            overtaken.forwarding.forward(run_id)
+            assert ForwardingMarks(local).conflicts() == {}
+            here, there = ResumeEngine(local), ResumeEngine(page_store)
+            assert here.get_audit_log(run_id) == there.get_audit_log(run_id)
+            if overtaken.left > 0:
+                return call - 1
+    raise AssertionError("it never came to an end")
+
+
+def test_two_that_forward_one_run_are_in_nobody_s_way(
+    page_store: SqlCheckpointStore, tmp_path: Path, operator: Caller, app: Flask
+) -> None:
+    assert _is_overtaken_at_each_call(page_store, tmp_path, operator, app) > 8

@@ -96,11 +96,18 @@ class Forwarding:
             raise
 
     def _surely(self, mark: Mark) -> None:
+        refused: type[Exception] | None = None
         for _ in range(_ROUNDS):
             try:
                 return self._pass(mark)
             except StaleRunError:
-                self._forget(mark.run_id)  # somebody acted there, or an answer got lost: look again
+                pass  # somebody acted there, or an answer got lost
+            except _CONTRADICTIONS as refusal:
+                # Another process that forwards this database may just have done it: what comes again counts.
+                if type(refusal) is refused:
+                    raise
+                refused = type(refusal)
+            self._forget(mark.run_id)  # look again
         raise SyncConflictError(mark.run_id, f"it was changed by others in each of {_ROUNDS} rounds.")
 
     def _stop(self, mark: Mark, reason: str) -> None:
