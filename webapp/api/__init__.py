@@ -9,6 +9,7 @@ from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.openapi import OpenAPI
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from webapp.api import (
     audit,
@@ -25,6 +26,7 @@ from webapp.api import (
     runs,
     steps,
 )
+from webapp.api.shapes import NOT_BLANK
 from webapp.errors import problem
 from webapp.extensions import services
 
@@ -56,11 +58,18 @@ def _keep_operations(app: OpenAPI, blueprint: APIBlueprint) -> None:
                 setattr(item, method, described)
 
 
+def _words(fault: ErrorDetails) -> str:
+    """Return what is wrong with a field in words: to a person a pattern of blanks says nothing."""
+    if fault["type"] == "string_pattern_mismatch" and fault["ctx"]["pattern"] == NOT_BLANK:
+        return "Say who it is: blanks alone name nobody"
+    return fault["msg"]
+
+
 def refuse_shape(error: ValidationError) -> Response:
     """Answer 422 to what has the wrong shape, naming the first field and listing all."""
     faults = [
-        {"field": ".".join(str(part) for part in fault["loc"]) or "body", "message": fault["msg"]}
-        for fault in error.errors(include_url=False, include_context=False, include_input=False)
+        {"field": ".".join(str(part) for part in fault["loc"]) or "body", "message": _words(fault)}
+        for fault in error.errors(include_url=False, include_input=False)
     ]
     sentence = "; ".join(f"{fault['field']}: {fault['message']}" for fault in faults[:3])
     return problem(422, f"{sentence}. Nothing was changed.", "invalid_shape", errors=faults)

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from resume_engine.core.decision_request import FAILURE_KEY_MAX_CHARACTERS, NOTE_MAX_CHARACTERS
 
 Text255 = Annotated[str, Field(min_length=1, max_length=255)]
-Name = Annotated[str, Field(min_length=1, max_length=255, pattern=r"\S")]  # somebody: not only blanks
+NOT_BLANK = r"\S"
+Name = Annotated[str, Field(min_length=1, max_length=255, pattern=NOT_BLANK)]  # of somebody
 RunId = Annotated[str, Field(min_length=1, max_length=36)]
 Note = Annotated[str, Field(max_length=NOTE_MAX_CHARACTERS)]
 FailureKey = Annotated[str, Field(min_length=1, max_length=FAILURE_KEY_MAX_CHARACTERS)]

@@ -161,7 +161,9 @@ def test_a_name_of_blanks_names_nobody(
     run, operator = runs.blocked(environment="prod"), call("operator")
     for word, field in (("approve", "approved_by"), ("ack_prod_resume", "acknowledged_by")):
         answer = operator.post(f"/runs/{run.run_id}/{word}", json={field: blank})
-        assert answer.status_code == 422 and answer.json["detail"].startswith(f"{field}: "), answer.text
+        assert answer.status_code == 422 and answer.json["detail"].startswith(f"{field}: Say who it is"), (
+            answer.text
+        )
     sent = {"kind": "human_approval", "display_name": blank}
     answer = operator.post(f"/runs/{run.run_id}/decisions", json=sent)
     assert answer.status_code == 422 and answer.json["detail"].startswith("display_name: "), answer.text
