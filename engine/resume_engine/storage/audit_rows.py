@@ -85,6 +85,12 @@ def event_link_values(stream: str, link: Link) -> dict[str, Any]:
 
 def event_from_row(row: rows.AnyRow, codec: PayloadCodec = PLAIN) -> AuditEvent:
     """Return the audit event held by a row."""
+    payload = shown_value(codec, row.payload_json)
+    return event_of(row, note=rows.decode_text(row.note, codec), payload=payload)
+
+
+def event_of(row: rows.AnyRow, *, note: str | None, payload: dict[str, Any]) -> AuditEvent:
+    """Return the audit event of a row whose texts were read already."""
     return AuditEvent(
         event_type=row.event_type,
         actor=row.actor,
@@ -93,7 +99,7 @@ def event_from_row(row: rows.AnyRow, codec: PayloadCodec = PLAIN) -> AuditEvent:
         created_at=row.created_at,
         run_id=row.run_id,
         failure_key=row.failure_key,
-        note=rows.decode_text(row.note, codec),
-        payload=shown_value(codec, row.payload_json),
+        note=note,
+        payload=payload,
         event_id=row.event_id,
     )

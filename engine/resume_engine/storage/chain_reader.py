@@ -11,11 +11,11 @@ from typing import Any
 
 from sqlalchemy import Connection, select, tuple_
 
-from resume_engine.core.audit import AuditEvent
 from resume_engine.core.audit_chain import Header, digest, event_header, step_header
 from resume_engine.core.errors import PayloadLockedError
 from resume_engine.core.idempotency import hash_input
 from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
+from resume_engine.storage.audit_rows import event_of
 from resume_engine.storage.derived_inputs import MARK
 from resume_engine.storage.payload_codec import LockedText, PayloadCodec
 from resume_engine.storage.rows import AnyRow
@@ -131,16 +131,7 @@ def is_hash_of(input_hash: str, text: str) -> bool:
 
 
 def _event_header(row: AnyRow, stream: str, seq: int, prev: str | None, codec: PayloadCodec) -> Header:
-    event = AuditEvent(
-        event_type=row.event_type,
-        actor=row.actor,
-        role=row.role,
-        channel=row.channel,
-        created_at=row.created_at,
-        run_id=row.run_id,
-        failure_key=row.failure_key,
-        note=opened(codec, "note", row.note),
-    )
+    event = event_of(row, note=opened(codec, "note", row.note), payload={})  # its digest is enough
     return event_header(stream, seq, prev, event, payload_digest=digest(codec.unseal(row.payload_json)))
 
 
