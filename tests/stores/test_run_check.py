@@ -19,7 +19,7 @@ from resume_engine.core.decisions import decide
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import ResumeBlockedError
 from resume_engine.core.payload import payload_hash
-from resume_engine.core.run import Environment, Run
+from resume_engine.core.run import Environment, Run, RunStatus
 from resume_engine.core.step_record import FailureClassification
 from resume_engine.storage.chain_verification import ChainVerifier
 from resume_engine.storage.encryption import EncryptedCodec
@@ -200,7 +200,14 @@ def test_what_is_sealed_is_compared_as_far_as_it_can_be(tmp_path: Any) -> None:
     url = f"sqlite:///{tmp_path / 'sealed.db'}"
     codec = EncryptedCodec([EncryptedCodec.generate_key()])
     with open_store(url, codec=codec) as store:
-        made = [run.run_id for run in RunFactory(store).every_state(environment=Environment.PROD).values()]
+        factory = RunFactory(store)
+        made = [run.run_id for run in factory.every_state(environment=Environment.PROD).values()]
+        blocked(store)
+        decide(store, wanted(display_name="Maria"), HOUR)
+        updated = factory.pending()
+        updated.status = RunStatus.COMPLETED
+        store.update_run(updated)
+        made += ["run-1", updated.run_id]
         assert seal(store, KEY) is not None
         assert [findings(store, run_id) for run_id in made] == [[]] * len(made)
     with open_store(url, codec=PLAIN) as locked:

@@ -73,11 +73,12 @@ class RunCheck:
         self._ended: tuple[RunStatus, datetime | None] | None = None
         self._failures: dict[int, _Failure] = {}  # those that are open, by the index of their step
         self._opened: set[tuple[str, str]] = set()  # failure key and kind
-        self._deciders: set[tuple[str, str | None]] = set()
+        self._deciders: set[tuple[str | None, str | None]] = set()
         self._newest: Said | None = None  # a decision, while nothing followed it
         self._rolling_back = False
         self._first_input: str | None = None
         self._input_changed = False
+        self._sees_all = True
 
     def take(self, entry: StoredEntry, said: Said | None) -> None:
         """Note what an entry tells; `said` is what it tells of a decision."""
@@ -133,8 +134,9 @@ class RunCheck:
     def _decided(self, row: rows.AnyRow, said: Said) -> None:
         if said.get("opened", True):
             self._opened.add((row.failure_key, said["kind"]))
-        name = said.get("display_name") or said["actor"]
-        self._deciders.add((name, said["decided_at"]))
+        # Under a key that is not here an event does not tell the name that a caller gave.
+        name = said["display_name"] or said["actor"] if "display_name" in said else None
+        self._deciders |= {(name, said["decided_at"]), (said["actor"], said["decided_at"])}
 
     def _start(self, row: rows.AnyRow, payload: dict[str, Any]) -> None:
         self._started = (row, payload)
@@ -171,7 +173,8 @@ class RunCheck:
         try:
             found = as_json(self._codec.decode(row.payload_json))
         except (PayloadError, ValueError):
-            return {}  # locked, or the walk along the chain says what is wrong with it
+            self._sees_all = False  # locked, or the walk along the chain says what is wrong with it
+            return {}
         return found if isinstance(found, dict) else {}
 
     # What the row says
@@ -182,7 +185,8 @@ class RunCheck:
         if run.status not in FINISHED_STATUSES:
             yield from self._wrong_gates(run)
             yield from self._wrong_failure(run, row)
-        if run.cleared_by and (run.cleared_by, moment_text(run.cleared_at)) not in self._deciders:
+        cleared_at = moment_text(run.cleared_at)
+        if run.cleared_by and self._deciders.isdisjoint({(run.cleared_by, cleared_at), (None, cleared_at)}):
             yield f"no entry tells that {run.cleared_by} cleared it"
         yield from self._wrong_input(run, row)
 
@@ -203,7 +207,7 @@ class RunCheck:
 
     def _wrong_end(self, run: RunSummary) -> Iterator[str]:
         if self._ended is None:
-            if self._started is not None and run.status in FINISHED_STATUSES:
+            if self._started is not None and self._sees_all and run.status in FINISHED_STATUSES:
                 yield f"it is {run.status}, and no entry tells that it ended"
             return
         status, at = self._ended
