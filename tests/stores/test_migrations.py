@@ -13,7 +13,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, create_engine, inspect, text
 
 from resume_engine.core.checkpoint_store import ResumeEngine
 from resume_engine.core.decisions import DecisionKind
@@ -375,3 +375,29 @@ def test_what_0_2_0_recorded_joins_the_chain_whole(upgraded: SqlCheckpointStore)
         "step_records": len(legacy_rows("step_records")),
         "events": decided,
     }
+
+
+def _with_another_failure(legacy_url: str, of: str, classification: str) -> None:
+    """Let a run of 0.2.0 have failed at a later step too: that release went on behind a closed gate."""
+    engine = create_engine(legacy_url)
+    with engine.begin() as conn:
+        [row] = [r for r in legacy_rows("step_records") if r["run_id"] == of and r["status"] == "failed"][:1]
+        highest = max(r["sequence"] for r in legacy_rows("step_records") if r["run_id"] == of)
+        row |= {"id": 90_001, "step_name": "later", "step_index": 7, "idempotency_key": "7" * 64}
+        row |= {"sequence": highest + 1, "failure_classification": classification}
+        names, marks = ", ".join(row), ", ".join(f":{name}" for name in row)
+        conn.execute(text(f"INSERT INTO step_records ({names}) VALUES ({marks})"), row)
+    engine.dispose()
+
+
+def test_a_run_that_0_2_0_let_go_on_behind_a_gate_is_no_tampering(legacy_url: str) -> None:
+    failed = [r for r in legacy_rows("step_records") if r["failure_classification"] == "permanent"]
+    runs_of = {r["run_id"]: r["status"] for r in legacy_rows("runs")}
+    of = next(r["run_id"] for r in failed if runs_of[r["run_id"]] == "failed")
+    _with_another_failure(legacy_url, of, "transient")
+    with open_store(legacy_url, check_schema=False) as store:
+        store.upgrade_schema()
+    with open_store(legacy_url) as store:
+        found = store.load_summary(of)
+        assert found is not None and found.failure is not None and found.blocked_by == ()
+        assert ChainVerifier(store, key=NoKey()).verify_all().findings == []

@@ -217,9 +217,9 @@ class RunCheck:
             yield f"it ended at {moment_text(run.finished_at)}, and its entries tell {moment_text(at)}"
 
     def _wrong_gates(self, run: RunSummary) -> Iterator[str]:
-        if self._started is None and run.status not in (RunStatus.FAILED, RunStatus.PAUSED):
-            return  # 0.2.0 let runs go on whose gates were closed
         for failure in self._failures.values():
+            if self._started is None and (run.failure is None or run.failure.key != failure.key):
+                continue  # 0.2.0 let runs go on whose gates were closed
             needs = failure.needs(run.environment, rolling_back=self._rolling_back)
             missing = [a for a in needs if (failure.key, a.value) not in self._opened]
             is_current = run.failure is not None and run.failure.key == failure.key
