@@ -284,7 +284,8 @@ class Oracle:
         return None
 
     def _person(self, event: AuditEvent) -> str:
-        return "the engine" if "step_sequence" in event.payload else self._named(event.actor)
+        by_engine = "step_sequence" in event.payload and event.channel != "api"
+        return "the engine" if by_engine else self._named(event.actor)
 
     def _named(self, actor: str) -> str:
         return self.owners.get(actor, actor).strip().casefold()

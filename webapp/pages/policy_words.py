@@ -16,7 +16,7 @@ def stopped_by(gate: GateStanding, actor: Actor, *, briefly: bool = False) -> st
     reason = gate.objection(actor)
     if reason is not None:
         return sentence(reason)
-    if gate.by(actor.name) is None:
+    if gate.by(actor) is None:
         return None
     return "You have decided already." if briefly else f"You have decided already. {another_person(gate)}"
 

@@ -150,7 +150,7 @@ def _about_run(found: Policy, database: str, run_id: str, kind: str | None, give
         )
         if gate.ends_at is not None:
             click.echo(f"What is given counts until {moment(gate.ends_at)}.")
-        mine = gate.by(actor.name)
+        mine = gate.by(actor)
         reason = gate.objection(actor) if mine is None else "has decided already, another person is needed"
         verdicts.append(_verdict(actor.name, actor.role, reason))
     return max(verdicts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -38,6 +39,26 @@ _KEY_NAME = re.compile(r"key .* \(([a-z0-9]{8})\)", re.DOTALL)
 def key_actor_name(name: str, key_id: str) -> str:
     """Return the name under which a key acts."""
     return f"key {name} ({key_id})"
+
+
+def people_behind(names: Mapping[str, str], made: Mapping[str, tuple[str, str | None]]) -> dict[str, str]:
+    """Return the person behind each of the `names` of keys, given by their ids; a pure function.
+
+    `made` says who made a key, and which key it succeeds. The people along such a line count as the first of
+    them, under their own names too.
+    """
+    one: dict[str, str] = {}
+
+    def first(person: str) -> str:
+        while person in one:
+            person = one[person]
+        return person
+
+    for by, replaces in made.values():
+        if replaces is not None and replaces in made and first(by) != first(made[replaces][0]):
+            one[first(by)] = first(made[replaces][0])
+    behind = {name: first(made[key_id][0]) for key_id, name in names.items() if key_id in made}
+    return behind | {person: first(person) for person in one}
 
 
 def key_id_of(actor_name: str) -> str | None:

@@ -22,7 +22,9 @@ def is_over(run: RunSummary, at: datetime) -> bool:
     """Return whether a decision that a cleared run relies on has ended at the moment `at`."""
     if run.cleared_until is None or run.cleared_until > at or run.failure is None:
         return False
-    return run.status in UNUSED_STATUSES
+    # A client can set a run to running that nobody executes: whoever takes it uses the decision then.
+    unused = run.status is RunStatus.RUNNING and run.lease_owner is None
+    return unused or run.status in UNUSED_STATUSES
 
 
 def openings(decisions: Sequence[Decision]) -> Openings:

@@ -14,7 +14,7 @@ from resume_engine.core.actor import Actor
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.decision import Decision, DecisionKind, gates_view, parse_decision_kind
 from resume_engine.core.decision_request import FAILURE_KEY_MAX_CHARACTERS, DecisionRequest, check_request
-from resume_engine.core.errors import DecisionError, RunNotFoundError, StaleRunError
+from resume_engine.core.errors import DecisionError, DecisionInputError, RunNotFoundError, StaleRunError
 from resume_engine.core.gate_closing import closed_again
 from resume_engine.core.gate_standing import end_of
 from resume_engine.core.judgement import assert_allowed, judge
@@ -23,6 +23,7 @@ from resume_engine.core.payload import storable
 from resume_engine.core.policy import Origin, Policy, Requirement
 from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
+from resume_engine.core.step_record import StepKind
 
 if TYPE_CHECKING:
     from resume_engine.core.store import CheckpointStore
@@ -91,6 +92,7 @@ def _record(store: CheckpointStore, request: DecisionRequest, policy: Policy) ->
     at = clock.utc_now()
     for _ in range(_ATTEMPTS):
         change = _judged(store, request, policy, at)
+        _assert_compensated(store, request, change.before)
         try:
             return store.commit(change), change.decisions[0]
         except StaleRunError:
@@ -120,6 +122,26 @@ def _judged(store: CheckpointStore, request: DecisionRequest, policy: Policy, at
         decisions=(decision,),
         events=events if ended is None else (ended, *events),
     )
+
+
+def _assert_compensated(store: CheckpointStore, request: DecisionRequest, run: RunSummary) -> None:
+    """Raise unless the record that a decision names is that of the compensation of the failure."""
+    if request.step_sequence is None:
+        return
+    record = store.load_step(run.run_id, request.step_sequence)
+    fits = (
+        request.kind is DecisionKind.COMPENSATION
+        and record is not None
+        and run.failure is not None
+        and (record.kind, record.is_completed) == (StepKind.COMPENSATION, True)
+        and record.step_index == run.failure.step_index
+        and record.sequence >= run.failure.sequence
+    )
+    if not fits:
+        raise DecisionInputError(
+            "step_sequence",
+            "names the record of the compensation that the engine ran for this failure; leave it out",
+        )
 
 
 def origin_of(store: CheckpointStore, run: RunSummary, needed: Requirement, names: Collection[str]) -> Origin:

@@ -12,7 +12,7 @@ from resume_engine.core.permissions import Role
 from resume_engine.core.policy import Origin, Requirement, objection
 from resume_engine.core.resume_gates import GateAction
 
-_ENGINE = "the engine"  # compensations that executors ran: all of them count as one
+_ENGINE = "the engine"  # compensations that executors ran beside the database: all of them count as one
 _NOUNS = {
     DecisionKind.HUMAN_APPROVAL: "approvals",
     DecisionKind.COMPENSATION: "confirmations",
@@ -44,11 +44,11 @@ class GateStanding:
         """Return when the first of the decisions given so far ends unused."""
         return earliest_end(self.given)
 
-    def by(self, name: str, *, by_engine: bool = False) -> Decision | None:
-        """Return what the person behind a name has decided already, where another person is needed."""
+    def by(self, actor: Actor, *, by_engine: bool = False) -> Decision | None:
+        """Return what the person behind an actor has decided already, where another person is needed."""
         if len(self.given) >= self.needed:
             return None  # the policy asked for more people when they decided: anybody may finish it
-        person = _ENGINE if by_engine else self.origin.person(name)
+        person = _person(actor.name, actor.channel.value, self.origin, by_engine=by_engine)
         return next((d for d in self.given if person_behind(d, self.origin) == person), None)
 
     def objection(self, actor: Actor) -> str | None:
@@ -88,7 +88,13 @@ def standing_of(
 
 def person_behind(decision: Decision, origin: Origin) -> str:
     """Return the person whose decision it is, in the form in which two are compared."""
-    return _ENGINE if decision.step_sequence is not None else origin.person(decision.actor)
+    by_engine = decision.step_sequence is not None and decision.kind is DecisionKind.COMPENSATION
+    return _person(decision.actor, decision.channel, origin, by_engine=by_engine)
+
+
+def _person(name: str, channel: str, origin: Origin, *, by_engine: bool) -> str:
+    """Return whom a decision counts for; that an engine ran it elsewhere is only the word of a key."""
+    return _ENGINE if by_engine and channel != Channel.API else origin.person(name)
 
 
 def has_ended(decision: Decision, at: datetime) -> bool:

@@ -87,7 +87,7 @@ def assert_allowed(request: DecisionRequest, needed: Requirement, origin: Origin
 
 
 def _raise_if_counted(standing: GateStanding, request: DecisionRequest) -> None:
-    mine = standing.by(request.actor.name, by_engine=request.step_sequence is not None)
+    mine = standing.by(request.actor, by_engine=request.step_sequence is not None)
     if mine is not None:
         raise AnotherPersonNeededError(mine, standing.needed, [d.shown_name for d in standing.given])
 

@@ -49,6 +49,31 @@ def after_clearing(store: CheckpointStore, run: RunSummary, at: datetime) -> Run
     return replace(following, cleared_until=min(ends, default=None))
 
 
+def undecided(store: CheckpointStore, run: RunSummary, at: datetime) -> tuple[GateAction, ...]:
+    """Return the gates of the current failure that nobody opened, be they closed or not.
+
+    While its executor tries a step again, the gates of the failure before are not closed.
+    """
+    if run.failure is None:
+        return ()
+    actions = required_actions(run.failure.classification, run.environment)
+    if not actions:
+        return ()
+    opened = standing(openings(store.list_decisions(run.run_id, failure_key=run.failure.key)), at)
+    return tuple(action for action in actions if action not in opened)
+
+
+def given_up(store: CheckpointStore, run: RunSummary, at: datetime) -> RunSummary:
+    """Return a run that its executor lets go; a failure that it was about to try again closes its gates."""
+    free = run.evolve(lease_owner=None, lease_expires_at=None, lease_live=False, in_flight=())
+    if free.failure is None or free.blocked_by or free.status is not RunStatus.RUNNING:
+        return free
+    left = undecided(store, free, at)
+    if not left:
+        return free
+    return free.evolve(status=RunStatus.FAILED, blocked_by=left, blocked_since=at, retry_at=None)
+
+
 def _with_next_failure(
     store: CheckpointStore, run: RunSummary, at: datetime, *, ignored_index: int
 ) -> RunSummary:

@@ -18,7 +18,7 @@ from resume_engine.core.executor import RUN_BLOCK_STEP, assert_may_complete, com
 from resume_engine.core.gate_closing import closed_in_time
 from resume_engine.core.interruption import assert_may_continue, interrupted_step
 from resume_engine.core.lease import assert_idle
-from resume_engine.core.open_failures import after_record
+from resume_engine.core.open_failures import after_record, given_up, undecided
 from resume_engine.core.payload import payload_hash
 from resume_engine.core.roll_back_plan import assert_none_under_way, under_way
 from resume_engine.core.run import RunStatus
@@ -54,7 +54,8 @@ def claim(store: CheckpointStore, run: RunSummary, given: Claim, actor: Actor) -
         return runner_roll_back.go_on(store, run, begun, given, given.lease, actor)
     _assert_intents(run, given.in_flight, is_held)
     lost = None if is_held else interrupted_step(run)
-    if not is_held and not run.blocked_by:
+    # Whoever comes back under a term that is over has vanished like everybody else.
+    if not (is_held and run.lease_live) and not run.blocked_by:
         assert_may_continue(store, run, None, actor)
     at = clock.utc_now()
     after = run.evolve(
@@ -74,7 +75,7 @@ def claim(store: CheckpointStore, run: RunSummary, given: Claim, actor: Actor) -
     return RunChange(
         before=run,
         after=after,
-        events=() if is_held else tuple(_claim_events(store, run, after, given, lost, actor)),
+        events=tuple(_claim_events(store, run, after, given, lost, actor, is_held=is_held)),
         initial_input=given.initial_input,
         workflow=given.workflow,
         lease_seconds=given.lease.seconds,
@@ -103,7 +104,7 @@ def recording(store: CheckpointStore, run: RunSummary, given: Recording, actor: 
     if given.retry_at is not None:
         after = retried(run, after, given)
     if given.lease is None:
-        after = after.evolve(lease_owner=None, lease_expires_at=None, lease_live=False, in_flight=())
+        after = given_up(store, after, clock.utc_now())
     else:
         if given.held is None or not holds(run, given.lease):
             raise LeaseLostError(run.run_id, given.lease.owner, run.lease_owner)
@@ -125,6 +126,10 @@ def completion(store: CheckpointStore, run: RunSummary, given: RunnerChange, act
     assert_none_under_way(store, run)
     if given.lease is None or not holds(run, given.lease):
         assert_may_complete(run)
+    elif run.failure is not None and undecided(store, run, clock.utc_now()):
+        raise InvalidValueError(
+            "action", f"step {run.failure.step_index} failed and is to be tried again first"
+        )
     after = completed(run, clock.utc_now())
     event = AuditEvent.by(actor, EventType.RUN_COMPLETED, after.updated_at, run_id=run.run_id)
     return RunChange(before=run, after=after, events=(event,), change_id=given.change_id)
@@ -164,6 +169,8 @@ def _claim_events(
     given: Claim,
     lost: StepInFlight | None,
     actor: Actor,
+    *,
+    is_held: bool,
 ) -> list[AuditEvent]:
     """Return what a claim leaves in the audit: that the run goes on, and what was changed for that."""
     changes: list[tuple[EventType, dict[str, Any]]] = []
@@ -175,7 +182,8 @@ def _claim_events(
     if before not in (None, after.initial_input_hash):
         payload = {"before": before, "after": after.initial_input_hash}
         changes.append((EventType.RUN_INPUT_CHANGED, payload))
-    if lost is not None or (given.steps_total is not None and (run.next_sequence or run.lease_token)):
+    goes_on = given.steps_total is not None and (run.next_sequence or run.lease_token)
+    if not is_held and (lost is not None or goes_on):
         changes.append((EventType.RUN_RESUMED, _resumed(run, after, lost)))
     key = run.failure.key if run.failure else None
     return [

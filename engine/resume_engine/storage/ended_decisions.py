@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import and_, or_, select, tuple_
 
 from resume_engine.core import clock
 from resume_engine.core.actor import ENGINE_ACTOR
 from resume_engine.core.decision_end import UNUSED_STATUSES
 from resume_engine.core.gate_closing import closed_in_time
+from resume_engine.core.run import RunStatus
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.storage import run_rows
 from resume_engine.storage.run_list import by_index
@@ -42,7 +43,12 @@ def _ended(store: SqlCheckpointStore, at: datetime, last: tuple[datetime, str] |
     query = (
         select(*run_rows.SUMMARY_COLUMNS)
         .where(runs.c.cleared_until.is_not(None), runs.c.cleared_until <= at)
-        .where(runs.c.status.in_([status.value for status in UNUSED_STATUSES]))
+        .where(
+            or_(
+                runs.c.status.in_([status.value for status in UNUSED_STATUSES]),
+                and_(runs.c.status == RunStatus.RUNNING.value, runs.c.lease_owner.is_(None)),
+            )
+        )
         .order_by(runs.c.cleared_until, runs.c.run_id)
         .limit(_RUNS_PER_FETCH)
     )

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 
 from resume_engine.core import clock
-from resume_engine.core.actor import key_id_of
+from resume_engine.core.actor import key_id_of, people_behind
 from resume_engine.core.audit import AuditEvent
 from resume_engine.core.decision import Decision, gates_view
 from resume_engine.core.decision_end import as_of, closed_gates
@@ -311,13 +311,20 @@ class RunReader(Database):
             return _decisions_in_tx(conn, run_id, self.codec, failure_key)
 
     def owners_of_keys(self, actor_names: Collection[str]) -> Mapping[str, str]:
-        """Return, for the names that are API keys, who made the key; revoked ones count too."""
+        """Return, for the names that are API keys, who made the key; revoked ones count too.
+
+        Whoever made a key that was to succeed another may hold either: those two people are one.
+        """
         names = {key_id: name for name in actor_names if (key_id := key_id_of(name)) is not None}
-        if not names:
-            return {}
-        query = select(api_keys.c.key_id, api_keys.c.created_by).where(api_keys.c.key_id.in_(sorted(names)))
-        with self.asking() as conn:
-            return {names[row.key_id]: row.created_by for row in conn.execute(query)}
+        made: dict[str, Any] = {}
+        asked = set(names)
+        while asked:
+            query = select(api_keys.c.key_id, api_keys.c.created_by, api_keys.c.replaces)
+            with self.asking() as conn:
+                found = conn.execute(query.where(api_keys.c.key_id.in_(sorted(asked)))).all()
+            made |= {row.key_id: row for row in found}
+            asked = {row.replaces for row in found if row.replaces} - made.keys()
+        return people_behind(names, {key: (row.created_by, row.replaces) for key, row in made.items()})
 
     def list_events(self, run_id: str) -> Sequence[AuditEvent]:
         """Return the stored audit events of a run, oldest first."""
