@@ -99,10 +99,11 @@ def _from_settings(text: str) -> Caller | None:
     if settings.demo_operator_key is not None and _equal(settings.demo_operator_key, text):
         actor = Actor(name="key demo operator", role=Role.OPERATOR, channel=Channel.API)
         return Caller(actor=actor, demo_only=True)
-    for number, (known, role) in enumerate(settings.api_keys.items(), start=1):
+    for known, role in settings.api_keys.items():
         if _equal(known, text):
-            actor = Actor(name=f"key {number} of API_KEYS_JSON", role=role, channel=Channel.API)
-            return Caller(actor=actor)
+            # Named by what it is, not by its place: another key before it must not make it another caller.
+            name = f"key {services().keys.mark_of(known)} of API_KEYS_JSON"
+            return Caller(actor=Actor(name=name, role=role, channel=Channel.API))
     return None
 
 

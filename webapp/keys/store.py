@@ -168,6 +168,10 @@ class KeyStore:
         with self._store.asking() as conn:
             return self._get(conn, key_id)
 
+    def mark_of(self, text: str) -> str:
+        """Return eight characters that tell a key from others and do not tell its text."""
+        return self._hashing.hash(text)[:8]
+
     def authenticate(self, text: str) -> ApiKey:
         """Return the live key with this text, noting its use; raise `KeyRefusedError`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -160,9 +161,13 @@ class TestFromSettings:
     def test_the_audit_names_the_key_and_not_its_text(
         self, make_app: MakeApp, page_store: SqlCheckpointStore
     ) -> None:
-        start(make_app(api_keys={"a-key-for-runners": Role.RUNNER}), "a-key-for-runners")
-        (event,) = events(page_store, EventType.RUN_STARTED)
-        assert event.actor == "key 1 of API_KEYS_JSON"
+        keys = {"a-key-for-runners": Role.RUNNER}
+        start(make_app(api_keys=keys), "a-key-for-runners")
+        start(make_app(api_keys={"a-key-for-others": Role.RUNNER} | keys), "a-key-for-runners")
+        start(make_app(api_keys={"a-key-for-others": Role.RUNNER} | keys), "a-key-for-others")
+        first, again, other = [event.actor for event in events(page_store, EventType.RUN_STARTED)]
+        assert re.fullmatch("key [0-9a-f]{8} of API_KEYS_JSON", first)
+        assert first == again != other, "a key is the same caller wherever it stands"
 
     def test_the_demo_key_is_for_the_demo_runs(self, make_app: MakeApp, runs: RunFactory) -> None:
         app = make_app(demo_operator_key="a-key-for-the-demo", api_keys={"a-key-for-all-runs": Role.OPERATOR})
