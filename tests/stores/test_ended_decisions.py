@@ -13,6 +13,7 @@ from resume_engine.core import clock
 from resume_engine.core.decisions import decide
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import AnotherPersonNeededError, ResumeBlockedError
+from resume_engine.core.gate_progress import run_now
 from resume_engine.core.resume_gates import GateAction, get_resume_blockers
 from resume_engine.core.run import Environment, RunStatus
 from resume_engine.core.run_change import RunChange
@@ -276,3 +277,22 @@ def test_what_went_on_or_has_no_end_is_left_alone(store: SqlCheckpointStore, tim
     time.move(hours=5)
     close_ended(store)
     assert summary(store) == after
+
+
+def test_what_is_told_of_a_run_knows_of_every_failure_whose_decision_ended(
+    store: SqlCheckpointStore, time: Clock
+) -> None:
+    """Of two failures side by side the one that was decided first closes again first."""
+    new_run(store)
+    for sequence in (0, 1):
+        store.commit(change(summary(store), failed(sequence, index=sequence)))
+    decide(store, wanted(failure_key="0:0"), HOUR)
+    time.move(minutes=50)
+    run, _ = decide(store, wanted(failure_key="1:1"), HOUR)
+    assert run.blocked_by == ()
+    time.move(minutes=20)
+    now, decisions = run_now(store, summary(store), clock.utc_now())
+    assert now.failure is not None and (now.failure.key, now.status) == ("0:0", RunStatus.FAILED)
+    assert now.blocked_by == (GateAction.HUMAN_APPROVAL,) and {d.failure_key for d in decisions} == {"0:0"}
+    engine = ResumeEngine(store, policy=HOUR)
+    assert [b.failure_key for b in engine.get_resume_blockers("run-1")] == ["0:0"]

@@ -30,6 +30,7 @@ class DecisionRequest:
     result: dict[str, Any] | None = None
     step_sequence: int | None = None
     display_name: str | None = None  # who a caller of the API says it is; the audit records `actor`
+    version: int | None = None  # of the run that was shown; None: any, as long as the failure is the same
 
 
 def check_request(request: DecisionRequest) -> None:

@@ -105,6 +105,8 @@ def _judged(store: CheckpointStore, request: DecisionRequest, policy: Policy, at
     before = store.load_summary(request.run_id)
     if before is None:
         raise RunNotFoundError(request.run_id)
+    if request.version not in (None, before.version):
+        raise StaleRunError(request.run_id, f"version {request.version}", f"version {before.version}")
     run, ended = closed_again(store, before, request.actor, at)
     key = request.failure_key or (run.failure.key if run.failure else "")
     earlier = store.list_decisions(request.run_id, failure_key=key)

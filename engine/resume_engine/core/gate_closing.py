@@ -35,17 +35,24 @@ def closed_in_time(store: CheckpointStore, run: RunSummary, actor: Actor) -> Run
         return closed_in_time(store, current, actor)
 
 
+def as_it_stands(store: CheckpointStore, run: RunSummary, at: datetime) -> RunSummary:
+    """Return the run with every gate closed whose decisions have ended, be it written down or not."""
+    if not is_over(run, at) or run.failure is None:
+        return run
+    decided = store.list_decisions(run.run_id, failure_key=run.failure.key)
+    after = as_of(run, decided, at)
+    if after is not run:
+        return after
+    # Then it was the decision about another of several failures.
+    held = run.evolve(cleared_until=first_end([standing(openings(decided), at)]))
+    return after_clearing(store, held, at)
+
+
 def closed_again(
     store: CheckpointStore, run: RunSummary, actor: Actor, at: datetime
 ) -> tuple[RunSummary, AuditEvent | None]:
     """Return the run with every gate closed whose decisions have ended, and the event of that, if any."""
-    if not is_over(run, at) or run.failure is None:
-        return run, None
-    decided = store.list_decisions(run.run_id, failure_key=run.failure.key)
-    after = as_of(run, decided, at)
-    if after is run:  # then it was the decision about another of several failures
-        held = run.evolve(cleared_until=first_end([standing(openings(decided), at)]))
-        after = after_clearing(store, held, at)
+    after = as_it_stands(store, run, at)
     if after.blocked_by == run.blocked_by or after.failure is None:
         return run, None
     event = AuditEvent.by(

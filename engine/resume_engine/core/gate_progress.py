@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from resume_engine.core import clock
 from resume_engine.core.decision import Decision, DecisionKind
-from resume_engine.core.decision_end import as_of, is_over
+from resume_engine.core.decision_end import is_over
 from resume_engine.core.decisions import origin_of
 from resume_engine.core.errors import ResumeBlockedError
+from resume_engine.core.gate_closing import as_it_stands
 from resume_engine.core.gate_standing import GateStanding, standing_of
 from resume_engine.core.policy import Policy
 from resume_engine.core.resume_gates import ResumeBlocker
@@ -54,10 +55,10 @@ def standings(
 
 def run_now(store: CheckpointStore, run: RunSummary, at: datetime) -> tuple[RunSummary, Sequence[Decision]]:
     """Return the run as it stands, decisions that have ended left out, and those about its failure."""
-    if run.failure is None:
-        return run, ()
-    decisions = store.list_decisions(run.run_id, failure_key=run.failure.key)
-    return as_of(run, decisions, at), decisions
+    now = as_it_stands(store, run, at)
+    if now.failure is None:
+        return now, ()
+    return now, store.list_decisions(run.run_id, failure_key=now.failure.key)
 
 
 def rests_on_decisions(run: RunSummary, policy: Policy, at: datetime) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from resume_engine.core.actor import Actor, Channel
+from resume_engine.core.actor import Actor, Channel, key_id_of
 from resume_engine.core.audit import EventType
 from resume_engine.core.idempotency import generate_idempotency_key, hash_input
 from resume_engine.core.permissions import Role
@@ -235,3 +235,66 @@ def test_blanks_are_no_note(call: Call, runs: RunFactory, page_store: SqlCheckpo
     assert refused.status_code == 422 and refused.json["detail"].startswith("note: "), refused.text
     assert page_store.list_decisions(run.run_id) == []
     assert operator.post(path, json={"approved_by": "Maria", "note": "looked"}).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["human_approval", "compensation"])
+def test_nobody_is_a_second_person_by_saying_that_the_engine_ran_it(
+    call: Call, runs: RunFactory, page_store: SqlCheckpointStore, kind: str
+) -> None:
+    failure = "permanent" if kind == "human_approval" else "partial"
+    run, operator = runs.blocked(failure, environment="staging", fail_at=1), call("operator")
+
+    def decide(**fields: Any) -> int:
+        status: int = operator.post(f"/runs/{run.run_id}/decisions", json={"kind": kind} | fields).status_code
+        return status
+
+    assert (decide(), decide()) == (200, 409)
+    for sequence in (0, 1, 2, 99_999):
+        assert decide(step_sequence=sequence) in (400, 409, 422)
+    assert len(page_store.list_decisions(run.run_id)) == 1
+    found = page_store.load_summary(run.run_id)
+    assert found is not None and [action.value for action in found.blocked_by] == [kind]
+
+
+def test_a_compensation_that_ran_elsewhere_counts_for_whose_key_says_so(
+    app: Flask, runs: RunFactory, page_store: SqlCheckpointStore
+) -> None:
+    run, mine = runs.blocked("partial", environment="staging", fail_at=1), key_made_by(app, ANA)
+    name = "__compensate__step_1"
+    key = generate_idempotency_key(run.run_id, name, 1, hash_input({}))
+    undone: dict[str, Any] = {"step_name": name, "step_index": 1, "sequence": 2, "input_json": {}}
+    undone |= {"output_json": {"undone": True}, "status": "completed", "idempotency_key": key}
+    assert mine.post(f"/runs/{run.run_id}/steps", json=undone).status_code == 201
+    path, said = f"/runs/{run.run_id}/decisions", {"kind": "compensation", "step_sequence": 2}
+    assert mine.post(path, json=said).status_code == 200
+    assert mine.post(path, json={"kind": "compensation"}).status_code == 409
+    assert key_made_by(app, ANA).post(path, json=said).status_code == 409
+    assert key_made_by(app, replace(ANA, name="bob@example.org")).post(path, json=said).status_code == 200
+    assert page_store.load_summary(run.run_id).blocked_by == ()  # type: ignore[union-attr]
+
+
+def test_whoever_makes_the_successor_of_a_key_is_no_second_person(app: Flask, runs: RunFactory) -> None:
+    run, bob = runs.blocked(environment="staging", fail_at=1), replace(ANA, name="bob@example.org")
+    old = key_made_by(app, ANA)
+    assert approve(old, run)[0] == 200
+    made = services(app).keys.rotate(key_id_of(old.name) or "", actor=bob)
+    new = without_key(app)
+    new.key, new.name = made.text, made.key.actor.name
+    assert approve(new, run)[0] == 409
+    other = runs.blocked(environment="staging", fail_at=1)
+    assert approve(new, other)[0] == 200
+    assert approve(key_made_by(app, bob), other)[0] == 409, "bob may hold the key that ana's was replaced by"
+    assert approve(key_made_by(app, replace(ANA, name="cem@example.org")), other)[0] == 200
+
+
+def test_a_run_that_nobody_executes_has_not_used_its_approval(call: Call, runs: RunFactory) -> None:
+    runner = call("runner")
+    with at(ago(hours=2)):
+        run = runs.blocked(fail_at=1)
+        approve(call("operator"), run)
+        assert runner.patch(f"/runs/{run.run_id}", json={"status": "running"}).status_code == 200
+    step: dict[str, Any] = {"step_name": "step_1", "step_index": 1, "sequence": 2, "input_json": {}}
+    step |= {"output_json": {}, "status": "completed"}
+    step["idempotency_key"] = generate_idempotency_key(run.run_id, "step_1", 1, hash_input({}))
+    answer = runner.post(f"/runs/{run.run_id}/steps", json=step)
+    assert (answer.status_code, answer.json["code"]) == (409, "resume_blocked")
