@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,18 +34,23 @@ class DecisionRequest:
     version: int | None = None  # of the run that was shown; None: any, as long as the failure is the same
 
 
+def is_blank(text: str | None) -> bool:
+    """Return whether a text shows nothing: spaces, control characters and signs without a width."""
+    return all(unicodedata.category(character)[0] in "CZ" for character in text or "")
+
+
 def check_request(request: DecisionRequest) -> None:
     """Raise `DecisionInputError` or `DecisionNotAllowedError` when the request itself cannot be accepted."""
     if not role_allows(request.actor.role, Permission.GATES_DECIDE):
         raise DecisionNotAllowedError(request.actor.name, request.actor.role, request.kind)
     for field, name in (("actor", request.actor.name), ("display_name", request.display_name or None)):
-        if name is not None and not name.strip():
+        if name is not None and is_blank(name):
             raise DecisionInputError(field, "say who decides")
     _check_text("actor", request.actor.name, ACTOR_MAX_CHARACTERS)
     _check_text("display_name", request.display_name or "", ACTOR_MAX_CHARACTERS)
     _check_text("note", request.note or "", NOTE_MAX_CHARACTERS)
     _check_text("failure_key", request.failure_key or "", FAILURE_KEY_MAX_CHARACTERS)
-    if request.kind is DecisionKind.REJECT and not (request.note or "").strip():
+    if request.kind is DecisionKind.REJECT and is_blank(request.note):
         raise DecisionInputError("note", "a rejection cancels the run for good: give the reason")
     _check_result(request)
 

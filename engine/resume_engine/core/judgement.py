@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from resume_engine.core.decision import Decision, DecisionKind
-from resume_engine.core.decision_request import DecisionRequest
+from resume_engine.core.decision_request import DecisionRequest, is_blank
 from resume_engine.core.errors import (
     AlreadyDecidedError,
     AnotherPersonNeededError,
@@ -82,7 +82,7 @@ def assert_allowed(request: DecisionRequest, needed: Requirement, origin: Origin
     reason = objection(needed, request.actor, origin)
     if reason is not None:
         raise PolicyRefusalError(request.actor.name, request.actor.role, request.kind, reason, needed.rule)
-    if needed.note_required and not (request.note or "").strip():
+    if needed.note_required and is_blank(request.note):
         raise DecisionInputError("note", f"the policy asks for a note here (rule {needed.rule!r})")
 
 

@@ -9,7 +9,7 @@ from resume_engine.core import compensation
 from resume_engine.core.actor import Actor
 from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.decision import DecisionKind
-from resume_engine.core.decision_request import DecisionRequest, check_request
+from resume_engine.core.decision_request import DecisionRequest, check_request, is_blank
 from resume_engine.core.errors import DecisionInputError, InvalidValueError
 from resume_engine.core.idempotency import generate_idempotency_key
 from resume_engine.core.interruption import interrupted_step
@@ -28,7 +28,7 @@ def checked_request(
     run_id: str, actor: Actor, note: str, *, display_name: str | None = None
 ) -> DecisionRequest:
     """Return a rollback as the decision that it is, a rejection; raise `DecisionError` if it cannot be."""
-    if not (note or "").strip():
+    if is_blank(note):
         raise DecisionInputError("note", "a rollback cancels the run for good: give the reason")
     request = DecisionRequest(
         run_id=run_id, kind=DecisionKind.REJECT, actor=actor, note=note, display_name=display_name

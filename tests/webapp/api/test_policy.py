@@ -231,8 +231,9 @@ def given_and_needed(blockers: list[dict[str, Any]]) -> list[tuple[int, int]]:
 def test_blanks_are_no_note(call: Call, runs: RunFactory, page_store: SqlCheckpointStore) -> None:
     run, operator = runs.blocked(environment="dev", workflow="noted"), call("operator")
     path = f"/runs/{run.run_id}/approve"
-    refused = operator.post(path, json={"approved_by": "Maria", "note": " \n"})
-    assert refused.status_code == 422 and refused.json["detail"].startswith("note: "), refused.text
+    for blank in (" \n", "\u200b\u00a0\ufeff"):
+        refused = operator.post(path, json={"approved_by": "Maria", "note": blank})
+        assert refused.status_code == 422 and refused.json["detail"].startswith("note: "), refused.text
     assert page_store.list_decisions(run.run_id) == []
     assert operator.post(path, json={"approved_by": "Maria", "note": "looked"}).status_code == 200
 
