@@ -23,6 +23,7 @@ from webapp.errors import AccessDeniedError, problem
 from webapp.extensions import current_policy, current_store
 from webapp.keys.caller import current_caller, refuse_to_cancel
 from webapp.permissions import current_actor, requires
+from webapp.refusals import tell_denied
 
 STEPS_PER_PAGE = 500
 
@@ -167,6 +168,7 @@ def list_resumable(query: ResumableQuery) -> dict[str, Any]:
     """Return runs that need nobody: cleared ones, interrupted ones, and transient failures."""
     caller = current_caller()
     if caller.demo_only or caller.environments is not None:
+        tell_denied(caller.actor, "a key for every environment")
         raise AccessDeniedError("A worker needs a key for every environment.")
     if not query.workflow:
         raise InvalidValueError("workflow", "name at least one workflow")

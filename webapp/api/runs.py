@@ -30,9 +30,8 @@ from webapp.api.shapes import (
     RunStatusAnswer,
     StartRun,
 )
-from webapp.errors import AccessDeniedError
 from webapp.extensions import current_store, run_queries
-from webapp.keys.caller import assert_may_touch, current_caller
+from webapp.keys.caller import assert_may_touch, current_caller, refuse_demo_key
 from webapp.permissions import current_actor, requires
 
 
@@ -81,8 +80,7 @@ def _started_before(taken: RunExistsError) -> dict[str, Any]:
 def list_runs(query: RunListQuery) -> dict[str, Any]:
     """Return runs, newest first; `next_cursor` is where the next page begins."""
     caller = current_caller()
-    if caller.demo_only:
-        raise AccessDeniedError("This key is for the three runs of the demo: GET /demo/runs lists them.")
+    refuse_demo_key()
     now = clock.utc_now()
     wanted = query.filter(now, caller.environments)
     if wanted.environment is not None:

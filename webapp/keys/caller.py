@@ -65,7 +65,9 @@ def refuse_demo_key() -> None:
 
 def refuse_to_cancel() -> None:
     """Raise `AccessDeniedError` when the key is one that may not end a run for good."""
-    if current_caller().demo_only:
+    caller = current_caller()
+    if caller.demo_only:
+        tell_denied(caller.actor, "a key that may cancel runs")
         raise AccessDeniedError("A key for the demo opens gates; it cancels no run.")
 
 
@@ -91,37 +93,48 @@ def _identify() -> Caller:
     text = text.strip()
     if scheme.lower() != "bearer" or not text:
         raise KeyMissingError
+    _limit_guesses(text)
     return _from_settings(text) or _from_database(text)
+
+
+def _limit_guesses(text: str) -> None:
+    """Raise `TooManyRequestsError` when too many keys that do not work came from here to look at another."""
+    wait = services().guard.wait_of_guess(_address(), text)
+    if wait > 0:
+        raise TooManyRequestsError(
+            "Too many keys that do not work came from this address. This one was not looked at.",
+            retry_after=wait,
+        )
+
+
+def _address() -> str:
+    return request.remote_addr or "unknown"
 
 
 def _from_settings(text: str) -> Caller | None:
     settings = services().settings
     if settings.demo_operator_key is not None and _equal(settings.demo_operator_key, text):
         actor = Actor(name="key demo operator", role=Role.OPERATOR, channel=Channel.API)
+        services().guard.worked(_address(), text)
         return Caller(actor=actor, demo_only=True)
     for known, role in settings.api_keys.items():
         if _equal(known, text):
             # Named by what it is, not by its place: another key before it must not make it another caller.
             name = f"key {services().keys.mark_of(known)} of API_KEYS_JSON"
+            services().guard.worked(_address(), text)
             return Caller(actor=Actor(name=name, role=role, channel=Channel.API))
     return None
 
 
 def _from_database(text: str) -> Caller:
-    guard, address = services().guard, request.remote_addr or "unknown"
-    wait = guard.wait_of_guess(address, text)
-    if wait > 0:
-        raise TooManyRequestsError(
-            "Too many keys that do not work came from this address. This one was not looked at.",
-            retry_after=wait,
-        )
+    guard = services().guard
     try:
         key = services().keys.authenticate(text)
     except KeyRefusedError as refused:
         guard.failed(text)
-        tell_refused_key(refused, address)
+        tell_refused_key(refused, _address())
         raise
-    guard.worked(address, text)
+    guard.worked(_address(), text)
     return Caller(actor=key.actor, key_id=key.key_id, environments=key.environments)
 
 

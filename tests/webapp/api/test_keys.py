@@ -178,6 +178,17 @@ class TestFromSettings:
         assert ask(app, "a-key-for-the-demo", f"/api/runs/{other.json['run_id']}").status_code == 403  # type: ignore[index]
         assert start(app, "a-key-for-the-demo").status_code == 403
 
+    def test_what_the_demo_key_is_refused_is_told(
+        self, make_app: MakeApp, runs: RunFactory, page_store: SqlCheckpointStore
+    ) -> None:
+        app = make_app(demo_operator_key="a-key-for-the-demo")
+        run_id = runs.blocked(run_id=sorted(DEMO_RUN_IDS)[0]).run_id
+        path, body = f"/api/runs/{run_id}/decisions", {"kind": "reject", "note": "no"}
+        assert ask(app, "a-key-for-the-demo").status_code == 403
+        assert ask(app, "a-key-for-the-demo", path, method="POST", json=body).status_code == 403
+        told = [event.payload["needs"] for event in events(page_store, EventType.ACCESS_DENIED)]
+        assert told == ["a key for other runs than those of the demo", "a key that may cancel runs"]
+
     def test_without_keys_pages_of_other_sites_stay_out(self, make_app: MakeApp) -> None:
         app = make_app(api_auth_enabled=False, cors_origins=("https://ops.example.org",))
         assert start(app, None).status_code == 200
@@ -226,6 +237,14 @@ class TestLimits:
         assert ask(app, WRONG).headers["Retry-After"]
         assert ask(app, key.text).status_code == 200  # whoever shares the address goes on
         assert len(events(page_store, EventType.KEY_REFUSED)) == 1
+
+    def test_keys_of_the_environment_are_not_guessed_either(self, make_app: MakeApp) -> None:
+        app = make_app(api_keys={"a-key-that-works": Role.AUDITOR, "a-key-that-is-guessed": Role.AUDITOR})
+        assert ask(app, "a-key-that-works").status_code == 200
+        for number in range(GUESSES.times + 5):
+            ask(app, f"a-wrong-key-{number}")
+        assert ask(app, "a-key-that-is-guessed").status_code == 429
+        assert ask(app, "a-key-that-works").status_code == 200
 
     def test_it_is_the_guard_that_stops_them(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(services(app).guard, "wait_of_guess", lambda address, key: 0.0)
