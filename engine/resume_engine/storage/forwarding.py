@@ -271,6 +271,8 @@ class Forwarding:
                     adopt(self._local, decision, self._remote.api_url)
         known = _names(made_there)
         for decision in self._local.list_decisions(here.run_id, failure_key=key):
+            if decision.step_sequence is not None and decision.step_sequence >= there.next_sequence:
+                continue  # the record of the compensation that it names goes first
             if _name(decision) not in known:
                 there = self._decided(there, decision)
         self._exchanged[here.run_id] = (here.version, there.version)
