@@ -12,6 +12,7 @@ from resume_engine.core.decision import Decision, DecisionKind
 from resume_engine.core.decision_request import DecisionRequest
 from resume_engine.core.decisions import event_of
 from resume_engine.core.errors import RunNotFoundError
+from resume_engine.core.gate_closing import closed_again
 from resume_engine.core.judgement import judge
 from resume_engine.core.open_failures import after_clearing
 from resume_engine.core.permissions import Role
@@ -27,22 +28,23 @@ def adopt(store: CheckpointStore, made: Decision, made_on: str) -> RunSummary:
     """Record a decision with the actor, role, channel, note and time it has on `made_on`.
 
     Whether it was allowed was judged there. It must still be about the run's current failure, and its gate
-    closed: else this raises what `decide` raises.
+    closed, at least since an earlier decision ended: else this raises what `decide` raises.
     """
     before = store.load_summary(made.run_id)
     if before is None:
         raise RunNotFoundError(made.run_id)
     actor = Actor(name=made.actor, role=Role(made.role), channel=Channel(made.channel))
-    now = clock.utc_now()
-    after = _after(store, before, made, actor, now)
+    run, ended = closed_again(store, before, actor, made.decided_at)
+    after = _after(store, run, made, actor, clock.utc_now())
     event = event_of(made, actor, NO_REQUIREMENT)
     event = replace(event, payload=event.payload | {"made_on": made_on})
     decision = replace(made, decision_id=None)
-    return store.commit(RunChange(before=before, after=after, decisions=(decision,), events=(event,)))
+    events = (event,) if ended is None else (ended, event)
+    return store.commit(RunChange(before=before, after=after, decisions=(decision,), events=events))
 
 
 def _after(
-    store: CheckpointStore, before: RunSummary, made: Decision, actor: Actor, now: datetime
+    store: CheckpointStore, run: RunSummary, made: Decision, actor: Actor, now: datetime
 ) -> RunSummary:
     request = DecisionRequest(
         run_id=made.run_id,
@@ -56,9 +58,9 @@ def _after(
     )
     # Those that opened nothing were one of several people's: they are on record, and stand in nobody's way.
     earlier = [d for d in store.list_decisions(made.run_id, failure_key=made.failure_key) if d.opened]
-    after = judge(before, earlier, request, made.decided_at).evolve(updated_at=now)
+    after = judge(run, earlier, request, made.decided_at).evolve(updated_at=now)
     if not made.opened:
-        return before.evolve(updated_at=now)
+        return run.evolve(updated_at=now)
     if made.kind is DecisionKind.REJECT:
         return after
     ends = [end for end in (after.cleared_until, made.expires_at) if end is not None]
