@@ -67,6 +67,7 @@ class Forwarding:
     ) -> None:
         self._local = local
         self._remote = remote
+        remote.expect_protocol()  # none of 0.2.0 is supported: a proxy must not pass for one
         self._marks = marks
         self._known: dict[str, RunSummary] = {}  # runs as they stand there, as far as nobody else acts
         self._exchanged: dict[str, tuple[int, int]] = {}  # versions at which no decision was left to carry

@@ -98,7 +98,7 @@ class HttpTransport:
             except self._http.TransportError as problem:
                 trouble, repeated = f"{type(problem).__name__}: {problem}", True
                 continue
-            if response.status_code in _BUSY or _is_still_running(response):
+            if self._is_no_answer(response) or _is_still_running(response):
                 trouble, repeated = f"{response.status_code} {_detail(response)}", True
                 time.sleep(_asked_wait(response, patience))
                 continue
@@ -116,6 +116,21 @@ class HttpTransport:
         return self._client.request(
             method, self.api_url + path, content=content, params=query, headers=headers
         )
+
+    def expect_protocol(self) -> None:
+        """Take the server for one that speaks the protocol before it has said so, never for one of 0.2.0."""
+        self.protocol = self.protocol or 1
+
+    def _is_no_answer(self, response: Any) -> bool:
+        """Return whether nobody did anything: the server was busy, or a proxy spoke in its place.
+
+        That a body is too large for it a proxy may say, and what fails is the matter of one call.
+        """
+        status = response.status_code
+        if status in _BUSY or (status < 400 and "json" not in response.headers.get("Content-Type", "")):
+            return True
+        is_unsigned = bool(self.protocol) and PROTOCOL_HEADER not in response.headers
+        return is_unsigned and status < 500 and status != 413
 
     def _learn_protocol(self, response: Any) -> None:
         """Note which calls the server knows; a proxy that fails in its place does not tell that."""

@@ -88,6 +88,10 @@ class RemoteCheckpointStore(CheckpointStore):
         """Return the address of the control plane."""
         return self._http.api_url
 
+    def expect_protocol(self) -> None:
+        """Take the control plane for one of this protocol from the first call on, never for one of 0.2.0."""
+        self._http.expect_protocol()
+
     def close(self) -> None:
         """Release the connections."""
         self._http.close()
