@@ -30,6 +30,7 @@ from resume_engine.storage.remote_backend import RemoteCheckpointStore
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from resume_engine.storage.synced_store import Pending, SyncedCheckpointStore
 from tests.remote.conftest import Caller
+from webapp.api import bodies
 
 SECONDS = 20.0
 AT_ONCE = RetryPolicy(attempts=3, backoff=Backoff(base_seconds=0, cap_seconds=0))
@@ -387,6 +388,21 @@ def test_a_key_that_is_refused_is_a_conflict_until_it_works(
     again.retry_conflict(run.run_id)
     assert again.wait_until_synced(SECONDS)
     assert_same(page_store, again, run.run_id)
+
+
+def test_a_record_that_is_too_large_for_the_control_plane_is_a_conflict(
+    network: Network, synced: Synced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "MAX_PAYLOAD_BYTES", 20_000)
+    store = synced()
+    engine = ResumeEngine(store)
+    run = engine.start_run("billing")
+    done = engine.execute_workflow(run.run_id, [("export", lambda *_: {"rows": "x" * 20_000})])
+    assert done.status is RunStatus.COMPLETED, "here it is no conflict"
+    with pytest.raises(SyncConflictError, match="RemoteTooLargeError: 413 the control plane"):
+        store.wait_until_synced(SECONDS)
+    assert network.answers.count(413) == 2, "and it is not sent again"
+    assert store.pending() == {run.run_id: Pending(local=1, remote=0)}
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
