@@ -125,7 +125,8 @@ def test_an_input_that_is_too_large_is_told_before_anything_runs(
     run = engine.start_run("billing")
     given = {"rows": "x" * bodies.MAX_PAYLOAD_BYTES}
     with pytest.raises(
-        RemoteTooLargeError, match=r"^413 the control plane at .* takes no 10,000,\d+ bytes at once"
+        RemoteTooLargeError,
+        match=r"^Step 0 'step_0' of run .* was not called: .* no input of 10,000,\d+ char",
     ):
         engine.execute_workflow(run.run_id, STEPS, initial_input=given)
     assert page_store.load_summary(run.run_id).next_sequence == 0  # type: ignore[union-attr]

@@ -29,7 +29,14 @@ from resume_engine.core.errors import (
 from resume_engine.core.failure_classifier import FailureRule, classify
 from resume_engine.core.idempotency import generate_idempotency_key
 from resume_engine.core.open_failures import after_record
-from resume_engine.core.payload import encode, from_text, payload_hash, recorded_output, storable
+from resume_engine.core.payload import (
+    encode,
+    from_text,
+    payload_hash,
+    recorded_output,
+    sent_length,
+    storable,
+)
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import FINISHED_STATUSES
 from resume_engine.core.run_change import RunChange
@@ -44,6 +51,7 @@ if TYPE_CHECKING:
 
 TRACEBACK_MAX_CHARACTERS = 16_000
 MESSAGE_MAX_CHARACTERS = 8_000
+_SHORT_CHARACTERS = 1_000  # of traceback and message, where there is no room for more beside the input
 _PARALLEL_ATTEMPTS = 50
 
 NextAttempt = Callable[[StepRecord], StepRecord | None]
@@ -102,6 +110,8 @@ class RunExecution:
         self, step: Step, index: int, state: WorkflowState, follows_from: int
     ) -> StepRecord:
         """Return the record of an attempt whose input follows from the record, as `prepare` would."""
+        if self._store.max_input_characters is not None:
+            self._assert_fits(step.name, index, encode(state.data))
         self._state = state
         input_hash = state.input_hash()
         return StepRecord(
@@ -166,18 +176,25 @@ class RunExecution:
     ) -> tuple[StepRecord, StepRecord | None]:
         attempt.output_text, attempt.output_data = output
         attempt.status = StepStatus.COMPLETED
-        next_attempt = following(attempt) if following is not None else None
+        next_attempt, refused = None, None
+        try:
+            next_attempt = following(attempt) if following is not None else None
+        except RemoteTooLargeError as too_large:
+            refused = too_large  # the next step cannot begin; this one is done
         try:
             self._record(attempt, next_attempt)
-        except RemoteTooLargeError as refused:
-            self._fail_too_large(attempt, refused)
+        except RemoteTooLargeError as too_large:
+            self._fail_too_large(attempt, too_large)
+        if refused is not None:
+            raise refused
         return attempt, next_attempt
 
     def _fail_too_large(self, attempt: StepRecord, refused: RemoteTooLargeError) -> NoReturn:
         """Record that a step ran to its end and its output cannot be kept; it must not stay in flight."""
         where, text = (self.run.run_id, attempt.step_name, attempt.step_index), attempt.output_text or ""
         error = OutputTooLargeError(*where, len(text), str(refused))
-        self._record(self.given_up(_failed(replace(attempt, output_text=None), error, self._rules)))
+        failed = self.given_up(_failed(replace(attempt, output_text=None), error, self._rules))
+        self._record_failed(failed, error)
         raise error from refused
 
     def _output_of(self, step: Step, attempt: StepRecord) -> tuple[str, dict[str, Any]]:
@@ -205,13 +222,13 @@ class RunExecution:
         transient = failed.failure_classification is FailureClassification.TRANSIENT
         tried = failed.attempt - self._attempts_before(failed)
         if not transient or tried >= step.retry.attempts:
-            self._record(self.given_up(failed))
+            self._record_failed(self.given_up(failed), exc)
             raise exc
         seconds = step.retry.wait_seconds(tried, self.run.run_id, exc)
         following = replace(
             attempt, attempt=attempt.attempt + 1, duration_ms=None, started_at=None, output_data=None
         )
-        self._record(failed, following, retry_seconds=seconds)
+        self._record_failed(failed, exc, following, retry_seconds=seconds)
         self.await_retry(following)
         return following
 
@@ -233,6 +250,23 @@ class RunExecution:
     def _attempts_before(self, failed: StepRecord) -> int:
         """Return the attempts made before this executor's go: a policy counts one go."""
         return self._lease.attempts_before(failed.step_index)
+
+    def _record_failed(
+        self,
+        failed: StepRecord,
+        exc: Exception,
+        following: StepRecord | None = None,
+        *,
+        retry_seconds: float | None = None,
+    ) -> None:
+        """Write the record of a failure, in few words if many are too large; raise `exc` if those are too."""
+        try:
+            self._record(failed, following, retry_seconds=retry_seconds)
+        except RemoteTooLargeError:
+            try:
+                self._record(_shortened(failed), following, retry_seconds=retry_seconds)
+            except RemoteTooLargeError as refused:
+                raise exc from refused
 
     def _record(
         self, record: StepRecord, following: StepRecord | None = None, *, retry_seconds: float | None = None
@@ -299,9 +333,21 @@ class RunExecution:
                 self.run.run_id, name, index, f"{type(input_data).__name__}, not a dict"
             )
         try:
-            return encode(input_data)
+            text = encode(input_data)
         except (TypeError, ValueError, RecursionError) as problem:
             raise InputNotSerializableError(self.run.run_id, name, index, str(problem)) from problem
+        self._assert_fits(name, index, text)
+        return text
+
+    def _assert_fits(self, name: str, index: int, text: str) -> None:
+        """Raise when no record could hold the input of a step: whatever it did would be lost."""
+        most = self._store.max_input_characters
+        if most is not None and sent_length(text) > most:
+            raise RemoteTooLargeError(
+                f"Step {index} {name!r} of run {self.run.run_id} was not called: the control plane takes no "
+                f"input of {sent_length(text):,} characters, at most {most:,}. "
+                "Give less, such as the place where the rest is kept."
+            )
 
     def _recorded(self, attempt: StepRecord, output: object) -> tuple[str, dict[str, Any]]:
         where = (self.run.run_id, attempt.step_name, attempt.step_index)
@@ -380,6 +426,14 @@ def _failed(attempt: StepRecord, exc: Exception, rules: Sequence[FailureRule]) -
         error_type=type(exc).__name__[:255],
         error_message=storable(_message(exc))[:MESSAGE_MAX_CHARACTERS],
         error_traceback=storable(frames)[-TRACEBACK_MAX_CHARACTERS:],
+    )
+
+
+def _shortened(failed: StepRecord) -> StepRecord:
+    return replace(
+        failed,
+        error_message=(failed.error_message or "")[:_SHORT_CHARACTERS],
+        error_traceback=(failed.error_traceback or "")[-_SHORT_CHARACTERS:],
     )
 
 

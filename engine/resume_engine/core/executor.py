@@ -14,6 +14,7 @@ from resume_engine.core.audit import AuditEvent, EventType
 from resume_engine.core.errors import (
     InvalidValueError,
     LeaseLostError,
+    RemoteTooLargeError,
     ReplayDivergenceError,
     RunBusyError,
     RunNotFoundError,
@@ -90,7 +91,7 @@ class Executor:
         assert_open(closed_in_time(self.store, run, actor), RUN_BLOCK_STEP)
         execution.run = lease.take(self._claim(run, plan, first, actor))
         with lease.heartbeat(execution.run):
-            workflow.walk(execution, plan, first, in_doubt=doubtful)
+            self._walk(execution, plan, first, in_doubt=doubtful)
         assert_open(execution.run, RUN_BLOCK_STEP)
         self._complete_exclusively(execution.run)
 
@@ -111,6 +112,17 @@ class Executor:
         execution.run = self._begin(lease, run, step, attempt)
         with lease.heartbeat(execution.run):
             return execution.call(step, attempt)[0]
+
+    def _walk(
+        self, execution: RunExecution, plan: workflow.Plan, first: StepRecord | None, *, in_doubt: bool
+    ) -> None:
+        try:
+            workflow.walk(execution, plan, first, in_doubt=in_doubt)
+        except RemoteTooLargeError as refused:
+            run = execution.run
+            if run.status is RunStatus.RUNNING and not run.in_flight:  # a step could not begin
+                execution.record_failure(RUN_BLOCK_STEP, run.resume_from_index, refused)
+            raise
 
     def complete(self, run: RunSummary) -> None:
         """Mark a run as completed, with its event."""

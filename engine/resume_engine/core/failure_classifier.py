@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from resume_engine.core.errors import InvalidValueError, StepOutputError
+from resume_engine.core.errors import InvalidValueError, RemoteTooLargeError, StepOutputError
 from resume_engine.core.step_record import FailureClassification
 
 __all__ = [
@@ -53,6 +53,7 @@ _RULES: tuple[tuple[type[BaseException], FailureClassification], ...] = (
     (PartialStepError, FailureClassification.PARTIAL),
     # The step ran to its end, so its effects may stand although nothing was recorded of them.
     (StepOutputError, FailureClassification.PARTIAL),
+    (RemoteTooLargeError, FailureClassification.PERMANENT),
     # PermissionError is an OSError, but waiting does not grant a permission: it stands before OSError.
     (PermissionError, FailureClassification.PERMANENT),
     (ConnectionError, FailureClassification.TRANSIENT),

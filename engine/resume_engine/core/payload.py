@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from resume_engine.core import codec
@@ -14,6 +15,11 @@ _SAME_WHEN_READ = frozenset({str, int, float, bool, type(None)})
 def encode(data: Any) -> str:
     """Return `data` as JSON text; raise TypeError, ValueError or RecursionError for what cannot be kept."""
     return codec.dumps(data)
+
+
+def sent_length(text: str) -> int:
+    """Return how long a payload text is when it is sent: as a JSON string, every character of it ASCII."""
+    return len(encode_basestring_ascii(text))
 
 
 def storable(text: str) -> str:

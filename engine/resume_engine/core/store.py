@@ -23,6 +23,11 @@ class CheckpointStore(ABC):
     A call that returns has been written to disk. A call that raises has written nothing.
     """
 
+    @property
+    def max_input_characters(self) -> int | None:
+        """Return how long the input of a step may be, as the JSON string of its text; None: as it likes."""
+        return None
+
     # The six calls of 0.2.0
 
     @abstractmethod

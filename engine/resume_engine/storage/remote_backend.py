@@ -38,7 +38,7 @@ from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import StepRecord
 from resume_engine.core.store import CheckpointStore
-from resume_engine.storage.http_transport import RETRY_SECONDS, HttpTransport
+from resume_engine.storage.http_transport import MAX_REQUEST_BYTES, RETRY_SECONDS, HttpTransport
 from resume_engine.storage.old_server import OldServer
 from resume_engine.storage.plain_step import plain_step
 from resume_engine.storage.remote_change import change_request
@@ -46,6 +46,7 @@ from resume_engine.storage.remote_errors import read_blocker
 
 URL_VARIABLE = "ORCHESTRATEOS_API_URL"
 KEY_VARIABLE = "ORCHESTRATEOS_API_KEY"
+_ROOM_BESIDE_INPUT = 100_000  # in a request, for all that a record holds beside its input and output
 
 
 class RemoteCheckpointStore(CheckpointStore):
@@ -82,6 +83,11 @@ class RemoteCheckpointStore(CheckpointStore):
     def requests(self) -> int:
         """Return how many requests were sent."""
         return self._http.requests
+
+    @property
+    def max_input_characters(self) -> int | None:
+        """Return how long an input may be, so that its record has room for how the step failed."""
+        return None if self._is_old() else MAX_REQUEST_BYTES - _ROOM_BESIDE_INPUT
 
     @property
     def api_url(self) -> str:
