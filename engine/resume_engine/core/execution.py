@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from resume_engine.core import failpoints
 from resume_engine.core.async_bridge import pause, raise_if_cancelled, settled
@@ -28,6 +28,7 @@ from resume_engine.core.errors import (
 )
 from resume_engine.core.failure_classifier import FailureRule, classify
 from resume_engine.core.idempotency import generate_idempotency_key
+from resume_engine.core.lease import Lease, is_held_as
 from resume_engine.core.open_failures import after_record
 from resume_engine.core.payload import (
     encode,
@@ -45,9 +46,6 @@ from resume_engine.core.step import Step, check_step_name
 from resume_engine.core.step_record import COMPENSATION_PREFIX, FailureClassification, StepRecord, StepStatus
 from resume_engine.core.store import CheckpointStore
 from resume_engine.core.workflow_state import WorkflowState
-
-if TYPE_CHECKING:
-    from resume_engine.core.lease import Lease
 
 TRACEBACK_MAX_CHARACTERS = 16_000
 MESSAGE_MAX_CHARACTERS = 8_000
@@ -70,9 +68,9 @@ def assert_open(run: RunSummary, step_name: str) -> None:
 class RunExecution:
     """Write the attempts of one run under a lease, each in one transaction with the run row.
 
-    Under an exclusive lease (a whole workflow) a conflicting write is final: someone else took the run
-    over. Otherwise (single steps, maybe in parallel branches of this executor) a record is placed behind
-    the others'.
+    Under an exclusive lease (a whole workflow) a conflicting write is final: someone else took the run over,
+    unless it stands as it did and only its metadata changed. Otherwise (single steps, maybe in parallel
+    branches of this executor) a record is placed behind the others'.
     """
 
     def __init__(
@@ -322,7 +320,7 @@ class RunExecution:
 
     def _is_lost(self, run: RunSummary) -> bool:
         if self._lease.exclusive:
-            return True
+            return not is_held_as(self.run, run)
         if run.lease_owner is None:  # between two steps; but whose?
             return run.lease_token != self.run.lease_token
         return run.lease_owner != self._lease.owner

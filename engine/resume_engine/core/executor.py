@@ -24,7 +24,7 @@ from resume_engine.core.execution import RunExecution, assert_open, intent_of
 from resume_engine.core.failure_classifier import FailureRule
 from resume_engine.core.gate_closing import closed_in_time
 from resume_engine.core.interruption import assert_may_continue, interrupted_step, step_in_doubt
-from resume_engine.core.lease import Lease, assert_idle, without_dead_owner
+from resume_engine.core.lease import Lease, assert_idle, is_held_as, without_dead_owner
 from resume_engine.core.permissions import Role
 from resume_engine.core.policy import NO_POLICY, Policy
 from resume_engine.core.roll_back_plan import assert_none_under_way, under_way
@@ -234,13 +234,16 @@ class Executor:
         raise StaleRunError(run.run_id, "a quiet moment", f"{_ROUNDS} changes by others")
 
     def _complete_exclusively(self, run: RunSummary) -> None:
-        try:
-            self.complete(run)
-        except StaleRunError as stale:
-            current = self.store.load_summary(run.run_id)
-            raise LeaseLostError(
-                run.run_id, self.owner, current.lease_owner if current is not None else None
-            ) from stale
+        for _ in range(_ROUNDS):
+            try:
+                return self.complete(run)
+            except StaleRunError as stale:
+                current = self.store.load_summary(run.run_id)
+                if current is None or not is_held_as(run, current):
+                    held_by = current.lease_owner if current is not None else None
+                    raise LeaseLostError(run.run_id, self.owner, held_by) from stale
+                run = current
+        raise StaleRunError(run.run_id, "a quiet moment", f"{_ROUNDS} changes by others")
 
 
 def completed(run: RunSummary, at: datetime) -> RunSummary:

@@ -1,9 +1,10 @@
 """A lease: one executor at a time works on a run.
 
 The lease says when someone else may take over; that a late owner cannot write is guaranteed by the run's
-version, which every change raises. Expiry is judged by the clock of the database. The owner itself trusts
-its lease only for its length counted from the start of the last renewal, less a margin, by its own
-monotonic clock: so a slow answer never stretches it.
+version, which every change raises: the owner goes on from a newer one only where the run stands as it did.
+Expiry is judged by the clock of the database. The owner itself trusts its lease only for its length counted
+from the start of the last renewal, less a margin, by its own monotonic clock: so a slow answer never
+stretches it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ DEFAULT_LEASE_SECONDS = 30.0
 LEASE_SECONDS_MIN = 0.1
 LEASE_SECONDS_MAX = 86_400
 _MARGIN = 1 / 6  # of the lease: what a call that is under way may still take
+_BESIDE = frozenset(
+    {"version", "change_id", "chain_seq", "chain_head", "updated_at", "lease_expires_at", "lease_live"}
+)
+"""What may change in the row of a run while its executor goes on."""
 _log = masked_logger(__name__)
 
 LEASE_VARIABLE = "RESUME_ENGINE_LEASE_SECONDS"
@@ -60,6 +65,16 @@ def assert_idle(run: RunSummary) -> None:
     """
     if run.lease_live and run.lease_owner and not is_gone(run.lease_owner):
         raise RunBusyError(run.run_id, run.lease_owner, run.lease_expires_at)
+
+
+def is_held_as(ours: RunSummary, found: RunSummary) -> bool:
+    """Return whether a run stands as it did when it was `ours`, whatever was noted beside it since.
+
+    New metadata move its version, a heartbeat the end of its lease. Whoever takes it raises its token, and
+    who records, decides or begins something changes more: then what a step was based on stands no longer.
+    """
+    before, now = vars(ours), vars(found)
+    return all(before[name] == now[name] for name in before.keys() - _BESIDE)
 
 
 def without_dead_owner(run: RunSummary) -> RunSummary:

@@ -37,6 +37,8 @@ def update_run_in_tx(
     if change.lease_seconds is not None:
         del values["lease_expires_at"]
         statement = statement.values(lease_expires_at=database_now(change.lease_seconds))
+    elif after.lease_expires_at == change.before.lease_expires_at:
+        del values["lease_expires_at"]  # a heartbeat may have moved it since
     still = [runs.c.run_id == after.run_id, runs.c.version == change.before.version]
     if change.before.lease_owner is not None and after.lease_token != change.before.lease_token:
         # A heartbeat does not change the version: an owner that lives after all keeps its run.
