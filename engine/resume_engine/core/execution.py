@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -26,7 +25,9 @@ from resume_engine.core.errors import (
     StaleRunError,
     StepTimeoutError,
 )
-from resume_engine.core.failure_classifier import FailureRule, classify
+from resume_engine.core.failed_attempt import TRACEBACK_MAX_CHARACTERS as TRACEBACK_MAX_CHARACTERS
+from resume_engine.core.failed_attempt import failed_attempt, shortened
+from resume_engine.core.failure_classifier import FailureRule
 from resume_engine.core.idempotency import generate_idempotency_key
 from resume_engine.core.lease import Lease, is_held_as
 from resume_engine.core.open_failures import after_record
@@ -36,7 +37,6 @@ from resume_engine.core.payload import (
     payload_hash,
     recorded_output,
     sent_length,
-    storable,
 )
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import FINISHED_STATUSES
@@ -47,9 +47,6 @@ from resume_engine.core.step_record import COMPENSATION_PREFIX, FailureClassific
 from resume_engine.core.store import CheckpointStore
 from resume_engine.core.workflow_state import WorkflowState
 
-TRACEBACK_MAX_CHARACTERS = 16_000
-MESSAGE_MAX_CHARACTERS = 8_000
-_SHORT_CHARACTERS = 1_000  # of traceback and message, where there is no room for more beside the input
 _PARALLEL_ATTEMPTS = 50
 
 NextAttempt = Callable[[StepRecord], StepRecord | None]
@@ -160,11 +157,11 @@ class RunExecution:
     def record_failure(self, name: str, index: int, exc: Exception) -> None:
         """Record a failure that happened outside a step function."""
         attempt = self.prepare(Step(name, _never), index, {})
-        self._record(_failed(attempt, exc, self._rules))
+        self._record(failed_attempt(attempt, exc, self._rules))
 
     def fail_in_doubt(self, attempt: StepRecord, exc: Exception) -> None:
         """Record that a reconciliation could not tell whether a step was done: a person must look."""
-        failed = _failed(attempt, exc, self._rules)
+        failed = failed_attempt(attempt, exc, self._rules)
         failed.failure_classification = FailureClassification.PERMANENT
         failed.classified_by = "in doubt: the reconciliation failed"
         self._record(failed)
@@ -191,7 +188,7 @@ class RunExecution:
         """Record that a step ran to its end and its output cannot be kept; it must not stay in flight."""
         where, text = (self.run.run_id, attempt.step_name, attempt.step_index), attempt.output_text or ""
         error = OutputTooLargeError(*where, len(text), str(refused))
-        failed = self.given_up(_failed(replace(attempt, output_text=None), error, self._rules))
+        failed = self.given_up(failed_attempt(replace(attempt, output_text=None), error, self._rules))
         self._record_failed(failed, error)
         raise error from refused
 
@@ -216,7 +213,7 @@ class RunExecution:
 
     def _after_failure(self, step: Step, attempt: StepRecord, exc: Exception) -> StepRecord:
         """Record a failed attempt; return the next one once its wait is over, or raise `exc` again."""
-        failed = _failed(attempt, exc, self._rules)
+        failed = failed_attempt(attempt, exc, self._rules)
         transient = failed.failure_classification is FailureClassification.TRANSIENT
         tried = failed.attempt - self._attempts_before(failed)
         if not transient or tried >= step.retry.attempts:
@@ -262,7 +259,7 @@ class RunExecution:
             self._record(failed, following, retry_seconds=retry_seconds)
         except RemoteTooLargeError:
             try:
-                self._record(_shortened(failed), following, retry_seconds=retry_seconds)
+                self._record(shortened(failed), following, retry_seconds=retry_seconds)
             except RemoteTooLargeError as refused:
                 raise exc from refused
 
@@ -410,33 +407,3 @@ def _never(_: dict[str, Any], __: str) -> dict[str, Any]:
 
 def _elapsed_ms(started: float) -> int:
     return round((monotonic() - started) * 1000)
-
-
-def _failed(attempt: StepRecord, exc: Exception, rules: Sequence[FailureRule]) -> StepRecord:
-    classified = classify(exc, rules)
-    frames = "".join(traceback.format_exception(exc))
-    return replace(
-        attempt,
-        status=StepStatus.FAILED,
-        output_data=None,
-        failure_classification=classified.classification,
-        classified_by=classified.rule[:255],
-        error_type=type(exc).__name__[:255],
-        error_message=storable(_message(exc))[:MESSAGE_MAX_CHARACTERS],
-        error_traceback=storable(frames)[-TRACEBACK_MAX_CHARACTERS:],
-    )
-
-
-def _shortened(failed: StepRecord) -> StepRecord:
-    return replace(
-        failed,
-        error_message=(failed.error_message or "")[:_SHORT_CHARACTERS],
-        error_traceback=(failed.error_traceback or "")[-_SHORT_CHARACTERS:],
-    )
-
-
-def _message(exc: Exception) -> str:
-    try:
-        return str(exc) or type(exc).__name__
-    except Exception:  # an exception whose own text fails must still be recorded
-        return type(exc).__name__
