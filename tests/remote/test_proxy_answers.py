@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,13 @@ class Proxied(httpx.BaseTransport):
         self._app = httpx.WSGITransport(app, raise_app_exceptions=False)
         self.instead: list[httpx.Response] = []
         self.always: httpx.Response | None = None
+        self.refused: tuple[str, ...] = ()  # runs
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Pass a request on, or answer it."""
         own = self.instead.pop() if self.instead else self.always
+        if any(f"/runs/{run_id}" in request.url.path for run_id in self.refused):
+            own = httpx.Response(403, text="looks like an attack")
         if own is None:
             return self._app.handle_request(request)
         return httpx.Response(own.status_code, headers=own.headers, content=own.content, request=request)
@@ -122,6 +126,24 @@ def test_it_stops_no_executor(
         assert engine.execute_workflow(run_id, steps).status is RunStatus.COMPLETED
         assert not store.wait_until_synced(0.3)
         network.always = None
+        assert store.wait_until_synced(20)
+
+
+def test_runs_that_a_proxy_refuses_hold_up_no_other(
+    here: SqlCheckpointStore, network: Proxied, operator: Caller
+) -> None:
+    network.refused = ("first", "second")
+    engine = ResumeEngine(here)
+    for run_id in ("first", "second", "third", "fourth"):
+        engine.start_run("billing", run_id=run_id)
+        _step(engine, run_id, 0)
+    remote = _remote(network, operator)
+    with SyncedCheckpointStore(here, remote, poll_seconds=0.05, flush_seconds=0) as store:
+        give_up = time.monotonic() + 20
+        while set(store.pending()) != {"first", "second"}:
+            assert time.monotonic() < give_up, store.pending()
+            time.sleep(0.01)
+        network.refused = ()
         assert store.wait_until_synced(20)
 
 

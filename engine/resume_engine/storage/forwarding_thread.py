@@ -23,7 +23,7 @@ class ForwardingThread:
     """Forward what waits, one run after the other, until stopped; a child of a fork has none.
 
     While the control plane is away it is asked again after a random wait that doubles, and one warning a
-    minute says so.
+    minute says so. The run that found it away comes last then: a proxy may refuse that one alone.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class ForwardingThread:
         self._is_over = False
         self._wait = _FIRST_WAIT
         self._warned_at: float | None = None
+        self._unanswered: set[str] = set()
         self.is_away = False  # the control plane, when it was last asked
 
     @property
@@ -82,7 +83,7 @@ class ForwardingThread:
 
     def _round(self) -> None:
         try:
-            for run_id in self._marks.waiting():
+            for run_id in sorted(self._marks.waiting(), key=self._unanswered.__contains__):
                 with self._turn:
                     if self._is_over or not self._forward(run_id):
                         return
@@ -98,6 +99,7 @@ class ForwardingThread:
             self._on_conflict(conflict)
         except RemoteUnreachableError as trouble:
             self.is_away = True
+            self._unanswered.add(run_id)
             if self._forwarding.progress != progress:
                 self._wait = _FIRST_WAIT
             self._warn(trouble)
@@ -105,6 +107,7 @@ class ForwardingThread:
         except ResumeEngineError as trouble:  # of this run: the others need not wait for it
             self._warn(trouble)
         self.is_away = False
+        self._unanswered.discard(run_id)
         self._wait = _FIRST_WAIT
         return True
 
