@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Flask, Request, Response, abort, current_app, request
+from flask import Flask, Response, abort, current_app, request
 
 from resume_engine.core.permissions import Permission
 from webapp.extensions import current_settings
 from webapp.json_input import JsonInputError, read_object
 from webapp.permissions import permission_of
+from webapp.whole_bodies import WholeRequest
 
 
-class StrictRequest(Request):
+class StrictRequest(WholeRequest):
     """A request whose JSON was read by `read_body`; the lenient parser is never used."""
 
     strict_json: dict[str, Any] | None = None
