@@ -222,11 +222,40 @@ def test_metadata_is_replaced_the_environment_stays(page_store: SqlCheckpointSto
     assert (event.event_type, event.actor) == ("run.updated", runner.name)
 
 
-@pytest.mark.parametrize("gates", [[1], "x", {"approvals": [1]}, {"compensations": {"0:0": 1}}])
+@pytest.mark.parametrize(
+    "gates",
+    [
+        [1],
+        "x",
+        {"approvals": [1]},
+        {"compensations": {"0:0": 1}},
+        {"prod_resume_ack": {"granted": True, "acknowledged_at": {}}},
+        {"human_approval": {"granted": "no", "failure_key": "0:0"}},
+        {"approvals": {"0:0": {"granted": None}}},
+    ],
+)
 def test_gates_of_another_shape_are_refused(runner: Caller, gates: object) -> None:
     blocked(runner)
     answer = runner.call("PATCH", f"/runs/{RUN}", {"metadata": {"gates": gates}})
     assert answer.status_code == 400 and answer.json["detail"].startswith("metadata.gates: ")
+
+
+@pytest.mark.parametrize("name", FORGED_GATES)
+def test_what_was_not_granted_is_no_decision(
+    page_store: SqlCheckpointStore, operator: Caller, runner: Caller, name: str
+) -> None:
+    classification, gates = FORGED_GATES[name]
+    refused = {word: _not_granted(entry) for word, entry in gates.items()}
+    blocked(runner, classification, environment="prod")
+    answer = operator.call("PATCH", f"/runs/{RUN}", {"metadata": {"gates": refused}})
+    assert answer.status_code == 200 and not answer.json["can_resume"]
+    assert page_store.list_decisions(RUN) == []
+
+
+def _not_granted(entry: dict[str, Any]) -> dict[str, Any]:
+    if "0:0" in entry:
+        return {"0:0": _not_granted(entry["0:0"])}
+    return entry | {"granted": False}
 
 
 def test_a_key_for_other_environments_touches_nothing(runner: Caller, caller: Callable[..., Caller]) -> None:

@@ -32,7 +32,8 @@ def new_decisions(gates: object, decided: Sequence[Decision]) -> list[SentDecisi
     acknowledged = {decision.decided_at.isoformat() for decision in decided}
     found: dict[tuple[DecisionKind, str | None], SentDecision] = {}
     for kind, key, entry in _entries(_object("gates", gates)):
-        if (kind, key) in known or (key is None and entry.get("acknowledged_at") in acknowledged):
+        given_at = _text("acknowledged_at", entry.get("acknowledged_at"))
+        if (kind, key) in known or (key is None and given_at in acknowledged):
             continue
         found.setdefault((kind, key), _sent(kind, key, entry))
     return list(found.values())
@@ -44,7 +45,7 @@ def _entries(gates: Mapping[str, Any]) -> Iterator[tuple[DecisionKind, str | Non
         ("prod_resume_ack", DecisionKind.PROD_RESUME_ACK),
     ):
         entry = _object(name, gates.get(name) or {})
-        if entry.get("granted"):
+        if _is_granted(name, entry, unsaid=False):
             yield kind, _text(name, entry.get("failure_key")), entry
     for name, kind in (
         ("approvals", DecisionKind.HUMAN_APPROVAL),
@@ -52,7 +53,16 @@ def _entries(gates: Mapping[str, Any]) -> Iterator[tuple[DecisionKind, str | Non
         ("prod_resume_acks", DecisionKind.PROD_RESUME_ACK),
     ):
         for key, entry in _object(name, gates.get(name) or {}).items():
-            yield kind, key, _object(name, entry)
+            # 0.2.0 writes down only what was decided, not always that it was granted.
+            if _is_granted(name, _object(name, entry), unsaid=True):
+                yield kind, key, entry
+
+
+def _is_granted(name: str, entry: Mapping[str, Any], *, unsaid: bool) -> bool:
+    granted = entry.get("granted", unsaid)
+    if not isinstance(granted, bool):
+        raise InvalidValueError("metadata.gates", f"{name}.granted must be a boolean, found {granted!r:.80}")
+    return granted
 
 
 def _sent(kind: DecisionKind, key: str | None, entry: Mapping[str, Any]) -> SentDecision:
