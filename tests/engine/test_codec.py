@@ -213,11 +213,25 @@ def test_only_dataclasses_and_models_are_built(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [{"$type": "datetime", "value": "never"}, {"$type": "pickle", "value": "gASV"}, {"$type": ["x"]}]
+    "value",
+    [
+        {"$type": "datetime", "value": "never"},
+        {"$type": "pickle", "value": "gASV"},
+        {"$type": ["x"]},
+        *({"$type": name, "value": value} for name in codec._SIMPLE for value in ([], {}, None)),
+        {"$type": "uuid", "value": 5},
+    ],
 )
 def test_what_is_damaged_is_said(value: Any) -> None:
     with pytest.raises(PayloadUnreadableError, match="cannot be read"):
         codec.loads(json.dumps({"$codec": 1, "value": value}))
+
+
+def test_a_model_that_nobody_wrote_so_is_left_in_plain_fields() -> None:
+    day = {"$type": "date", "value": "2026-01-01"}
+    tagged = {"$type": "pydantic", "class": f"{__name__}:Address", "value": {"city": day}}
+    found = codec.loads(json.dumps({"$codec": 1, "value": tagged}))
+    assert isinstance(found, PlainFields) and found["city"] == date(2026, 1, 1)
 
 
 def test_a_newer_codec_is_refused() -> None:

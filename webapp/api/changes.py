@@ -8,7 +8,12 @@ from typing import Any, TypeVar
 
 from resume_engine.core.actor import Actor
 from resume_engine.core.clock import as_utc
-from resume_engine.core.errors import IdempotencyCollisionError, InvalidValueError, StaleRunError
+from resume_engine.core.errors import (
+    IdempotencyCollisionError,
+    InvalidValueError,
+    PayloadUnreadableError,
+    StaleRunError,
+)
 from resume_engine.core.messages import read_intent, summary_message
 from resume_engine.core.payload import from_text
 from resume_engine.core.run_change import RunChange
@@ -19,6 +24,9 @@ from webapp.api import one_run
 from webapp.api.runner_shapes import Change, Hold
 from webapp.extensions import current_store
 from webapp.permissions import current_actor
+
+YEARS = (1970, 9998)
+"""Beyond them there is no room to reckon with a moment."""
 
 Given = TypeVar("Given", bound=RunnerChange)
 Judge = Callable[[CheckpointStore, RunSummary, Given, Actor], RunChange]
@@ -66,9 +74,12 @@ def term(hold: Hold | None) -> Term | None:
 def moment(field: str, text: str) -> datetime:
     """Return the moment that a text names; raise `InvalidValueError`."""
     try:
-        return as_utc(datetime.fromisoformat(text))
+        found = as_utc(datetime.fromisoformat(text))
     except (ValueError, OverflowError):
         raise InvalidValueError(field, f"must be a moment in ISO 8601, found {text!r:.60}") from None
+    if not YEARS[0] <= found.year <= YEARS[1]:
+        raise InvalidValueError(field, f"must be in the years {YEARS[0]} to {YEARS[1]}, found {text!r:.60}")
+    return found
 
 
 def payload(field: str, text: str) -> dict[str, Any]:
@@ -77,6 +88,8 @@ def payload(field: str, text: str) -> dict[str, Any]:
         found: object = from_text(text)
     except (ValueError, RecursionError):
         raise InvalidValueError(field, "is not JSON") from None
+    except PayloadUnreadableError:
+        raise InvalidValueError(field, "holds a value that this release cannot read") from None
     if not isinstance(found, dict):
         raise InvalidValueError(field, f"must be a JSON object, found {type(found).__name__}")
     return found

@@ -226,7 +226,7 @@ def from_tagged(data: Any) -> Any:
         return _rebuilt(tag, str(data.get("class")), fields)
     try:
         return _SIMPLE[tag][2](value)
-    except (KeyError, TypeError, ValueError, ArithmeticError) as problem:
+    except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError) as problem:
         raise PayloadUnreadableError(f"it holds a {tag!r:.40} that cannot be read") from problem
 
 
@@ -272,11 +272,11 @@ def _built_dataclass(kind: Any, fields: dict[str, Any]) -> Any | None:
 
 
 def _built_model(kind: Any, fields: dict[str, Any]) -> Any | None:
-    text = json.dumps(fields)
     try:
+        text = json.dumps(fields)
         try:
             return kind.model_validate_json(text, by_name=True, by_alias=False)
         except TypeError:  # pydantic before 2.11 has no such choice
             return kind.model_validate_json(text)
-    except ValueError:  # pydantic's ValidationError: the class has changed since, or refuses what it wrote
+    except (TypeError, ValueError):  # the class changed since, refuses what it wrote, or never wrote it
         return None
