@@ -84,6 +84,7 @@ worker_class = Worker
 threads = THREADS
 keepalive = 75  # clients keep their connection from step to step
 graceful_timeout = 30
+limit_request_line = 8190  # its most; a longer address is answered 414 by gunicorn itself
 logger_class = OneLog
 # Headers of proxies are believed as far as PROXY_HOPS counts, in one place: webapp/__init__.py. Gunicorn
 # would believe everybody on this host.

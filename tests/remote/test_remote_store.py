@@ -11,6 +11,7 @@ import httpx
 import pytest
 from flask import Flask
 
+from resume_engine.core.clock import utc_now
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import (
     InvalidValueError,
@@ -271,6 +272,33 @@ def test_a_worker_takes_what_was_cleared(remote: Remote, runner: Caller, operato
     assert worker.run_once() == 1
     found = engine.get_run_status(run.run_id)
     assert found is not None and found.status is RunStatus.COMPLETED
+
+
+def test_a_worker_for_many_workflows_asks_in_short_addresses(
+    app: Flask, remote: Remote, runner: Caller, operator: Caller
+) -> None:
+    lengths: list[int] = []
+
+    class Noting(httpx.WSGITransport):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            lengths.append(len(request.url.raw_path))
+            return super().handle_request(request)
+
+    store = remote(runner, transport=Noting(app))
+    engine, boss = ResumeEngine(store), ResumeEngine(remote(operator))
+    names = [f"{number:02}{'ö' * 58}" for number in range(60)]
+    cleared = []
+    for name in (names[59], names[0], names[30]):
+        run = engine.start_run(name)
+        with pytest.raises(PermanentStepError):
+            engine.execute_workflow(run.run_id, failing(PermanentStepError("b")))
+        boss.grant_human_approval(run.run_id, "olga@example.com")
+        cleared.append(run.run_id)
+    for limit in (1, 2, 3, 20):
+        found = store.find_resumable(names * 2, failed_before=utc_now(), max_attempts=5, limit=limit)
+        assert [run.run_id for run in found] == cleared[:limit]
+    assert store.find_resumable([], failed_before=utc_now(), max_attempts=5, limit=1) == []
+    assert max(lengths) < 3_500
 
 
 def test_refusals_are_clear(

@@ -144,6 +144,7 @@ def test_each_worker_tells_the_numbers_of_all_and_believes_no_proxy(
     assert ask(port, "GET /api/runs", f"Authorization: Bearer {key.text}")[0] == 200
     _, text = ask(port, "GET /health", "X-Forwarded-Proto: https", "X-Forwarded-For: 203.0.113.9")
     assert "Strict-Transport-Security" not in text  # sent when a request came by HTTPS
+    assert ask(port, "GET /health?" + "x" * 8_000)[0] == 200
 
 
 def test_several_workers_need_a_secret_that_they_share(

@@ -47,6 +47,7 @@ from resume_engine.storage.remote_errors import read_blocker
 URL_VARIABLE = "ORCHESTRATEOS_API_URL"
 KEY_VARIABLE = "ORCHESTRATEOS_API_KEY"
 _ROOM_BESIDE_INPUT = 100_000  # in a request, for all that a record holds beside its input and output
+_NAMES_MAX_CHARACTERS = 3_000  # servers and proxies commonly take addresses of 4,000
 
 
 class RemoteCheckpointStore(CheckpointStore):
@@ -271,22 +272,19 @@ class RemoteCheckpointStore(CheckpointStore):
         self, workflow_names: Sequence[str], *, failed_before: datetime, max_attempts: int, limit: int
     ) -> Sequence[RunSummary]:
         """Return runs that need nobody: cleared ones, interrupted ones, and transient failures."""
-        if not workflow_names:
-            return []
-        query = {
-            "workflow": list(workflow_names),
-            "failed_before": failed_before.isoformat(),
-            "max_attempts": max_attempts,
-            "limit": limit,
-        }
-        found = self._http.call("GET", "/resumable", query=query).body
+        query = {"failed_before": failed_before.isoformat(), "max_attempts": max_attempts, "limit": limit}
+        found = [run for names in _batches(workflow_names) for run in self._resumable(names, query)]
+        return sorted(found, key=lambda run: (run.updated_at, run.run_id))[:limit]
+
+    # Inside
+
+    def _resumable(self, workflow_names: Sequence[str], query: dict[str, Any]) -> Sequence[RunSummary]:
+        found = self._http.call("GET", "/resumable", query={"workflow": workflow_names} | query).body
         if found is None:
             raise RemoteUnsupportedError(
                 "This control plane is of release 0.2.0: it cannot tell which runs may be resumed."
             )
         return [read_summary(run) for run in found["runs"]]
-
-    # Inside
 
     def _is_old(self) -> bool:
         return self._http.protocol == 0
@@ -308,6 +306,21 @@ class RemoteCheckpointStore(CheckpointStore):
         asked = change.decisions[0]
         made = self.list_decisions(asked.run_id, failure_key=asked.failure_key)
         return AlreadyDecidedError(made[-1]) if made else refusal
+
+
+def _batches(names: Sequence[str]) -> Iterator[list[str]]:
+    """Yield names that may stand together in one address."""
+    batch: list[str] = []
+    length = 0
+    for name in dict.fromkeys(names):
+        more = len(quote(name, safe="")) + len("&workflow=")
+        if batch and length + more > _NAMES_MAX_CHARACTERS:
+            yield batch
+            batch, length = [], 0
+        batch.append(name)
+        length += more
+    if batch:
+        yield batch
 
 
 def _run_path(run_id: str) -> str:
