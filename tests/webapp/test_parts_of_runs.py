@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from itertools import product
+from urllib.parse import quote
 
 import pytest
 from flask import Flask
@@ -62,6 +63,21 @@ def test_the_api_names_the_field_and_the_fix(app: Flask) -> None:
     answer = key_of(app, Role.RUNNER).post("/start_run", json={"workflow_name": "w", "run_id": "abc/status"})
     assert (answer.status_code, answer.json["code"]) == (400, "invalid_value")
     assert "run_id: 'abc/status'" in answer.json["detail"]
+
+
+@pytest.mark.parametrize("run_id", ["a\nb", "a\n", "\na", "x/status\n", "a\rb", "a\tb", "a\x7f", "a\x85b"])
+def test_no_id_holds_a_control_character(app: Flask, run_id: str) -> None:
+    answer = key_of(app, Role.RUNNER).post("/start_run", json={"workflow_name": "w", "run_id": run_id})
+    assert (answer.status_code, answer.json["code"]) == (400, "invalid_value")
+    assert answer.json["detail"].startswith("run_id: ") and "leave out line breaks" in answer.json["detail"]
+
+
+def test_every_id_that_is_taken_is_found_again(app: Flask) -> None:
+    runner = key_of(app, Role.RUNNER)
+    for run_id in ("a b", "a/b", "ü\u3000ü", "a\u2028b", "a?b#c%d;e", "a\\b", "-", "a//b", "a/", " a "):
+        assert runner.post("/start_run", json={"workflow_name": "w", "run_id": run_id}).status_code == 200
+        found = runner.get(f"/runs/{quote(run_id, safe='')}/status")
+        assert (found.status_code, found.json["run_id"]) == (200, run_id)
 
 
 def test_what_is_there_already_can_be_read(

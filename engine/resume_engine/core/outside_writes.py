@@ -6,6 +6,7 @@ Gates hold for them as for everything else.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import replace
 from datetime import datetime
 
@@ -87,8 +88,8 @@ def check_new_run(run: Run) -> None:
     """Raise `InvalidValueError` naming the field when a run cannot be started as it is.
 
     Slashes in its id are fine, but it has to stand in an address: browsers and proxies resolve `.` and `..`
-    between slashes, and take a slash at the beginning for another host or for none. Nor may it be the address
-    of a part of another run.
+    between slashes, and take a slash at the beginning for another host or for none, and no address goes on
+    behind a line break. Nor may it be the address of a part of another run.
     """
     check_run(run)
     parts = run.run_id.split("/")
@@ -97,6 +98,11 @@ def check_new_run(run: Run) -> None:
             "run_id",
             f"no address can hold {run.run_id!r}: begin it with something else than a slash, "
             "and put no . or .. alone between slashes",
+        )
+    if any(unicodedata.category(character) == "Cc" for character in run.run_id):
+        raise InvalidValueError(
+            "run_id",
+            f"no address can hold {run.run_id!r}: leave out line breaks and other control characters",
         )
     part = _PART_OF_RUN.fullmatch(run.run_id)
     if part is not None:
