@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from resume_engine.core.execution import MESSAGE_MAX_CHARACTERS, TRACEBACK_MAX_CHARACTERS
+from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.remote.conftest import Caller
 from tests.remote.test_runner_calls import RUN, failure, start, step
 
@@ -72,3 +74,32 @@ def test_a_moment_that_no_clock_shows_is_refused(runner: Caller, field: str, mom
     answer = recorded(runner, body, **good | {field: moment})
     assert answer.status_code == 400 and answer.json["detail"].startswith(f"{field}: "), answer.text
     assert recorded(runner, body, **good).status_code == 201
+
+
+def test_a_long_message_is_kept_as_far_as_the_engine_keeps_one(
+    page_store: SqlCheckpointStore, runner: Caller
+) -> None:
+    body = failure(0, "transient") | {"error_message": "é" * 9_000}
+    start(runner)
+    claimed(runner)
+    for _ in range(2):
+        assert recorded(runner, body, follows_failure=True, lease=None).status_code == 201
+    second = failure(1, "transient", step_name="step_0", step_index=0) | {"error_message": "é" * 9_000}
+    for _ in range(2):
+        assert runner.call("POST", f"/runs/{RUN}/steps", second).status_code == 201
+    kept = [record.error_message for record in page_store.iter_steps(RUN)]
+    assert kept == ["é" * MESSAGE_MAX_CHARACTERS] * 2
+    status = runner.call("GET", f"/runs/{RUN}/status")
+    assert len(status.text) < 100_000
+
+
+@pytest.mark.parametrize(
+    ("field", "most"), [("error_type", 255), ("error_traceback", TRACEBACK_MAX_CHARACTERS)]
+)
+def test_what_the_engine_never_sends_longer_is_refused(runner: Caller, field: str, most: int) -> None:
+    start(runner)
+    claimed(runner)
+    body = failure(0, "transient")
+    for length, status in ((most + 1, 422), (most, 201)):
+        sent = {field: "x" * length}
+        assert recorded(runner, body, follows_failure=True, lease=None, **sent).status_code == status

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from resume_engine.core.decision import DecisionKind
 from resume_engine.core.decision_request import RESULT_MAX_CHARACTERS
-from resume_engine.core.execution import TRACEBACK_MAX_CHARACTERS
+from resume_engine.core.execution import MESSAGE_MAX_CHARACTERS, TRACEBACK_MAX_CHARACTERS
 from resume_engine.core.lease import LEASE_SECONDS_MAX
 from resume_engine.core.run import RunStatus
 from resume_engine.core.step_record import FailureClassification, StepStatus
@@ -16,6 +16,8 @@ from webapp.api.shapes import FailureKey, Name, Note, RunId, Strict, Text255
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+# As long as the engine keeps it of what it caught: each answer about the run repeats it.
+ErrorMessage = Annotated[str, AfterValidator(lambda text: text[:MESSAGE_MAX_CHARACTERS])]
 
 
 def one_of(words: type[Any]) -> Any:
@@ -45,7 +47,7 @@ class SentStep(Strict):
     input_json: dict[str, Any] | None
     output_json: dict[str, Any] | None = None
     failure_classification: one_of(FailureClassification) | None = None  # type: ignore[valid-type]
-    error_message: str | None = None
+    error_message: ErrorMessage | None = None
     sequence: Count
     idempotency_key: Sha256
 
