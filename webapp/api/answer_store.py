@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Self
 
 from sqlalchemy import ColumnElement, delete, insert, select, update
@@ -19,6 +19,8 @@ KEPT_FOR = timedelta(days=30)
 """Runs wait for people over weekends and holidays; whoever repeats a call after a month looks first."""
 GIVEN_UP_AFTER = timedelta(seconds=60)
 """No request is worked on that long: one without an answer by then died with its process."""
+BROKEN_OFF = "broken off"
+"""In place of the type of an answer: there will be none. When the request began stays known."""
 
 _HEADERS = re.compile(r"((?:[A-Za-z-]+: [^\n]*\n)+)\n")
 
@@ -58,11 +60,11 @@ class StoredAnswer:
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """The right to work on a request; `is_retaken` says that an earlier attempt died on the way."""
+    """The right to work on a request; `retaken` says when an earlier attempt began that died on the way."""
 
     caller: str
     key: str
-    is_retaken: bool = False
+    retaken: datetime | None = None
 
 
 class AnswerStore:
@@ -98,17 +100,17 @@ class AnswerStore:
             if row.status is not None:
                 text = self._store.codec.decode_text(row.body)
                 return StoredAnswer.from_text(row.status, row.content_type, text)
-            if now - row.created_at < GIVEN_UP_AFTER:
+            if row.content_type != BROKEN_OFF and now - row.created_at < GIVEN_UP_AFTER:
                 raise StillRunningError
             taken = conn.execute(
                 update(stored_answers)
                 .where(*mine, stored_answers.c.created_at == row.created_at)
                 .where(stored_answers.c.status.is_(None))
-                .values(created_at=now)
+                .values(created_at=now, content_type=None)
             )
             if taken.rowcount != 1:
                 raise StillRunningError
-        return Claim(caller=caller, key=key, is_retaken=True)
+        return Claim(caller=caller, key=key, retaken=row.created_at)
 
     def keep(self, claim: Claim, answer: StoredAnswer) -> None:
         """Keep an answer for those who repeat the request; it is sealed like the payloads it may quote."""
@@ -131,8 +133,7 @@ class AnswerStore:
     def give_up(self, claim: Claim) -> None:
         """Let whoever repeats a request that broke off take it over at once; it may have done something."""
         with self._store.writing() as conn:
-            long_ago = clock.utc_now() - GIVEN_UP_AFTER
-            conn.execute(update(stored_answers).where(*_of(claim)).values(created_at=long_ago))
+            conn.execute(update(stored_answers).where(*_of(claim)).values(content_type=BROKEN_OFF))
 
 
 def _of(claim: Claim) -> tuple[ColumnElement[bool], ...]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 
-from resume_engine.core.decisions import DecisionKind, DecisionRequest, decide
-from resume_engine.core.errors import AlreadyDecidedError
+from resume_engine.core.decisions import DecisionKind, DecisionRequest
 from resume_engine.core.permissions import Permission
-from webapp.api import conditions, one_run, repeats
+from resume_engine.core.run_summary import RunSummary
+from webapp.api import conditions, deciding, one_run
 from webapp.api.resource import resource
 from webapp.api.shapes import Acknowledge, Approve, Compensate, Problem, RunPath, RunStatusAnswer
-from webapp.extensions import current_policy, current_store
 from webapp.permissions import current_actor, requires
 
 
@@ -48,21 +48,22 @@ def ack_prod_resume(path: RunPath, body: Acknowledge) -> Response:
 def _decide(
     path: RunPath, body: Compensate | Approve | Acknowledge, kind: DecisionKind, **special: Any
 ) -> Response:
-    run, failure_key = one_run.load(path.run_id), body.failure_key
-    if conditions.expected_version(run) is not None and failure_key is None and run.failure is not None:
-        failure_key = run.failure.key  # the version that was seen had this one
+    run = one_run.load(path.run_id)
     request = DecisionRequest(
         run_id=run.run_id,
         kind=kind,
         actor=current_actor(),
-        failure_key=failure_key,
+        failure_key=body.failure_key,
         note=body.note,
         **special,
     )
-    try:
-        decided, _ = decide(current_store(), request, current_policy())
-    except AlreadyDecidedError as first:
-        if not repeats.retaken() or (first.decision.actor, first.decision.kind) != (request.actor.name, kind):
-            raise
-        decided = one_run.load(run.run_id)  # decided by an attempt at this very request, which died
-    return conditions.answer(one_run.status_answer(decided), decided)
+    if deciding.made_before(request) is None:
+        run, _ = deciding.decided(_about_what_was_seen(run, request))
+    return conditions.answer(one_run.status_answer(run), run)
+
+
+def _about_what_was_seen(run: RunSummary, request: DecisionRequest) -> DecisionRequest:
+    """Return the request for the failure of the version that the caller saw, or raise that it moved on."""
+    if conditions.expected_version(run) is None or request.failure_key is not None or run.failure is None:
+        return request
+    return replace(request, failure_key=run.failure.key)

@@ -9,18 +9,18 @@ from pydantic import Field
 
 from resume_engine.core import clock
 from resume_engine.core.audit import AuditEvent, EventType
-from resume_engine.core.decisions import DecisionKind, DecisionRequest, decide
+from resume_engine.core.decisions import DecisionKind, DecisionRequest
 from resume_engine.core.errors import InvalidValueError
 from resume_engine.core.messages import decision_message, event_message, step_message, summary_message
 from resume_engine.core.payload import encode
 from resume_engine.core.permissions import Permission
 from resume_engine.core.step_record import StepRecord
-from webapp.api import changes, one_run
+from webapp.api import changes, deciding, one_run
 from webapp.api.resource import resource
 from webapp.api.runner_shapes import Count, Decide, RefusedDecision
 from webapp.api.shapes import FailureKey, Message, Problem, Query, RunPath, Text255
 from webapp.errors import AccessDeniedError, problem
-from webapp.extensions import current_policy, current_store
+from webapp.extensions import current_store
 from webapp.keys.caller import current_caller, refuse_to_cancel
 from webapp.permissions import current_actor, requires
 from webapp.refusals import tell_denied
@@ -123,8 +123,7 @@ def record_decision(path: RunPath, body: Decide) -> dict[str, Any]:
     """Record a decision about a failure event; the policy of the server decides whether it is enough."""
     if body.kind == DecisionKind.REJECT:
         refuse_to_cancel()
-    run, store = one_run.load(path.run_id), current_store()
-    text = body.result_text
+    run, text = one_run.load(path.run_id), body.result_text
     request = DecisionRequest(
         run_id=run.run_id,
         kind=body.kind,
@@ -135,7 +134,9 @@ def record_decision(path: RunPath, body: Decide) -> dict[str, Any]:
         step_sequence=body.step_sequence,
         display_name=body.display_name,
     )
-    run, made = decide(store, request, current_policy())
+    made = deciding.made_before(request)
+    if made is None:
+        run, made = deciding.decided(request)
     return changes.answer(run) | {"decision": decision_message(made)}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import uuid
+from datetime import datetime
 
 from flask import Flask, Response, abort, g, request
 from sqlalchemy.exc import SQLAlchemyError
@@ -88,10 +89,10 @@ def _kept(response: Response) -> StoredAnswer:
     )
 
 
-def retaken() -> bool:
-    """Return whether an earlier attempt at this request died on the way, perhaps after its change."""
+def retaken() -> datetime | None:
+    """Return when an earlier attempt at this request began that died on the way, perhaps after its change."""
     claim: Claim | None = g.get("repeat_claim")
-    return claim is not None and claim.is_retaken
+    return claim.retaken if claim is not None else None
 
 
 def run_id_of_request() -> str | None:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
 from flask import Flask
 from sqlalchemy import select, update
 
 from resume_engine.core import clock
+from resume_engine.core.failure_classifier import PermanentStepError
 from resume_engine.core.permissions import Role
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.schema import stored_answers
 from resume_engine.storage.sql_store import SqlCheckpointStore
-from tests.factories import RunFactory
+from tests.factories import RunFactory, steps
 from tests.webapp.api.caller import ApiClient, caller
 from webapp import Settings, create_app
-from webapp.api import repeats
+from webapp.api import deciding, repeats
 from webapp.api.answer_store import GIVEN_UP_AFTER, KEPT_FOR, AnswerStore, StoredAnswer
 
 START = {"workflow_name": "w"}
@@ -129,10 +131,17 @@ def test_one_of_many_at_once_works(place: Place) -> None:
 class TestWhatDies:
     """A process that dies between the change and the answer does not lock the key for ever."""
 
-    def die(self, place: Place, monkeypatch: pytest.MonkeyPatch, path: str, body: object) -> None:
+    def die(
+        self,
+        place: Place,
+        monkeypatch: pytest.MonkeyPatch,
+        path: str,
+        body: object,
+        headers: dict[str, str] | None = None,
+    ) -> None:
         with monkeypatch.context() as dying:
             dying.setattr(AnswerStore, "keep", lambda *_: None)
-            assert place.operator.post(path, json=body, headers=keyed()).status_code == 200
+            assert place.operator.post(path, json=body, headers=headers or keyed()).status_code == 200
 
     def wait(self, place: Place) -> None:
         long_ago = clock.utc_now() - GIVEN_UP_AFTER
@@ -155,6 +164,63 @@ class TestWhatDies:
         self.wait(place)
         answer = place.operator.post(path, json=body, headers=keyed())
         assert (answer.status_code, answer.json["can_resume"]) == (200, True)
+
+    @pytest.mark.parametrize("calls", [1, 2])
+    @pytest.mark.parametrize("way", ["/approve", "/decisions"])
+    def test_a_decision_is_recognised_whatever_became_of_the_run(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch, way: str, calls: int
+    ) -> None:
+        runs = RunFactory(place.store)
+        run = runs.blocked("permanent")
+        [seen_failure] = [blocker.failure_key for blocker in runs.engine.get_resume_blockers(run.run_id)]
+        path = f"/runs/{run.run_id}{way}"
+        body = {"approved_by": "ana"} if way == "/approve" else {"kind": "human_approval"}
+        seen = place.operator.get(f"/runs/{run.run_id}/status").headers["ETag"]
+        headers = keyed() | {"If-Match": seen}
+        for _ in range(calls):
+            self.die(place, monkeypatch, path, body, headers)
+            self.wait(place)
+        with pytest.raises(PermanentStepError):
+            runs.engine.resume(run.run_id, steps(3, fail_at=2, error=PermanentStepError("again")))
+        answer = place.operator.post(path, json=body, headers=headers)
+        assert answer.status_code == 200 and not answer.json["can_resume"], answer.text
+        assert [made.failure_key for made in place.store.list_decisions(run.run_id)] == [seen_failure]
+
+    def test_a_decision_made_just_before_is_another_one(
+        self, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        runs = RunFactory(place.store)
+        run = runs.blocked("permanent")
+        path, body = f"/runs/{run.run_id}/approve", {"approved_by": "ana"}
+        assert place.operator.post(path, json=body, headers=keyed("k-0")).status_code == 200
+        with pytest.raises(PermanentStepError):
+            runs.engine.resume(run.run_id, steps(3, fail_at=2, error=PermanentStepError("again")))
+        with monkeypatch.context() as failing:
+            failing.setattr(deciding, "decide", lambda *_: 1 / 0)
+            assert place.operator.post(path, json=body, headers=keyed()).status_code == 500
+        answer = place.operator.post(path, json=body, headers=keyed())
+        assert (answer.status_code, answer.json["can_resume"]) == (200, True)
+        assert len(place.store.list_decisions(run.run_id)) == 2
+
+    def test_the_first_of_two_people_is_recognised(
+        self,
+        settings: Settings,
+        page_store: SqlCheckpointStore,
+        monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path,
+    ) -> None:
+        rules = tmp_path / "policy.toml"
+        rules.write_text('[[rule]]\nname = "two"\nenvironments = ["prod"]\napprovers = 2\n')
+        app = create_app(replace(settings, policy_file=str(rules)), store=page_store)
+        place = Place(app, page_store, caller(app, Role.OPERATOR))
+        run = RunFactory(page_store).blocked("permanent", environment="prod")
+        path, body = f"/runs/{run.run_id}/approve", {"approved_by": "ana", "note": "fine"}
+        self.die(place, monkeypatch, path, body)
+        self.wait(place)
+        assert place.operator.post(path, json=body, headers=keyed()).status_code == 200
+        other = {"approved_by": "ana", "note": "other"}
+        self.wait(place)
+        assert place.operator.post(path, json=other, headers=keyed("k-2")).status_code == 409
 
     def test_without_the_rule_the_run_would_start_twice(
         self, place: Place, monkeypatch: pytest.MonkeyPatch
