@@ -21,7 +21,7 @@ from webapp.extensions import services
 from webapp.logs import configure
 from webapp.metrics import SHARED_FOLDER
 from webapp.sealer import AuditSealer
-from webapp.serving import BACKLOG, THREADS, settle
+from webapp.serving import BACKLOG, STOP_SECONDS, THREADS, settle
 from webapp.settings import Settings
 
 settings = Settings.from_environment()
@@ -83,7 +83,7 @@ workers = settings.workers
 worker_class = Worker
 threads = THREADS
 keepalive = 75  # clients keep their connection from step to step
-graceful_timeout = 30
+graceful_timeout = int(STOP_SECONDS)
 limit_request_line = 8190  # its most; a longer address is answered 414 by gunicorn itself
 logger_class = OneLog
 # Headers of proxies are believed as far as PROXY_HOPS counts, in one place: webapp/__init__.py. Gunicorn

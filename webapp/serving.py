@@ -6,6 +6,7 @@ import gc
 import io
 import signal
 import socket
+import time
 from types import FrameType
 from typing import Any
 
@@ -21,6 +22,8 @@ THREADS = 16
 BACKLOG = 128
 FAR_WALL_BYTES = 1_000_000_000
 """Larger bodies are not even received: the server refuses them in words of its own."""
+STOP_SECONDS = 30.0
+"""So long a server that was told to stop answers what is under way; gunicorn is told the same."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -96,12 +99,29 @@ def serve(app: Flask, settings: Settings, listening: socket.socket | None = None
     before = {number: signal.signal(number, _stop) for number in STOP_SIGNALS}
     settle()
     try:
-        server.run()  # returns after a stop signal, when the running requests are answered
+        wasyncore.loop(server.adj.asyncore_loop_timeout, map=connections)
+    except SystemExit:
+        _finish(server, connections)
     finally:
         gc.unfreeze()
         for number, handler in before.items():
             signal.signal(number, handler)
+        for channel in list(server.active_channels.values()):
+            channel.handle_close()  # and the files of answers that nobody fetched
         wasyncore.close_all(connections, ignore_all=True)
+
+
+def _finish(server: Any, connections: dict[int, Any]) -> None:
+    """Answer what is under way or still arriving, and nobody new; a second signal ends that."""
+    wasyncore.dispatcher.close(server)  # listens no more; its connections go on
+    until = time.monotonic() + STOP_SECONDS
+    while any(map(_is_under_way, server.active_channels.values())) and time.monotonic() < until:
+        wasyncore.loop(0.1, map=connections, count=1)
+    server.task_dispatcher.shutdown(timeout=max(0.0, until - time.monotonic()))
+
+
+def _is_under_way(channel: HTTPChannel) -> bool:
+    return bool(channel.requests or channel.request is not None or channel.total_outbufs_len)
 
 
 def settle() -> None:

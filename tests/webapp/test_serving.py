@@ -19,7 +19,7 @@ from waitress.buffers import OverflowableBuffer
 
 from resume_engine.core.permissions import Role
 from tests.provision.app_fixtures import SYSTEM
-from webapp import Settings
+from webapp import Settings, serving
 from webapp.api import bodies
 from webapp.extensions import services
 from webapp.permissions import public
@@ -63,6 +63,90 @@ def test_a_running_request_is_answered_before_it_stops(app: Flask, settings: Set
     assert answers == [b"done"]
     assert signal.getsignal(signal.SIGTERM) is before
     assert spared[0] > 10_000 > gc.get_freeze_count()
+
+
+def answers_when_stopped(
+    app: Flask, settings: Settings, visit: Callable[[HTTPConnection], bytes]
+) -> list[bytes]:
+    """Return what `visit`, which stops the server meanwhile, was answered."""
+    answers: list[bytes] = []
+    listening = listen(replace(settings, port=0))
+
+    def ask() -> None:
+        connection = HTTPConnection("127.0.0.1", listening.getsockname()[1], timeout=20)
+        try:
+            answers.append(visit(connection))
+        except OSError:
+            answers.append(b"")
+        finally:
+            connection.close()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    serve(app, settings, listening)
+    asking.join(20)
+    return answers
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(0.2)
+
+
+def test_a_long_request_is_answered_before_it_stops(app: Flask, settings: Settings) -> None:
+    @public
+    def slow() -> str:
+        stop()
+        time.sleep(6)
+        return "done"
+
+    def visit(connection: HTTPConnection) -> bytes:
+        connection.request("GET", "/slow")
+        return connection.getresponse().read()
+
+    app.add_url_rule("/slow", "slow", slow)
+    assert answers_when_stopped(app, settings, visit) == [b"done"]
+
+
+def test_a_request_that_is_still_arriving_is_answered_and_no_new_one(app: Flask, settings: Settings) -> None:
+    def visit(connection: HTTPConnection) -> bytes:
+        connection.connect()
+        connection.sock.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n")
+        time.sleep(0.2)
+        stop()
+        with pytest.raises(OSError):
+            socket.create_connection(connection.sock.getpeername())
+        connection.sock.sendall(b"\r\n")
+        return connection.sock.recv(15)
+
+    assert answers_when_stopped(app, settings, visit) == [b"HTTP/1.1 200 OK"]
+
+
+def test_a_long_answer_is_fetched_to_its_end(app: Flask, settings: Settings) -> None:
+    @public
+    def long() -> str:
+        return "x" * 30_000_000
+
+    def visit(connection: HTTPConnection) -> bytes:
+        connection.request("GET", "/long")
+        time.sleep(0.5)
+        stop()
+        return connection.getresponse().read()[-1:]
+
+    app.add_url_rule("/long", "long", long)
+    assert answers_when_stopped(app, settings, visit) == [b"x"]
+
+
+def test_it_does_not_wait_for_ever(app: Flask, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def visit(connection: HTTPConnection) -> bytes:
+        connection.connect()
+        connection.sock.sendall(b"GET /health HTTP/1.1\r\n")
+        time.sleep(0.2)
+        stop()
+        return connection.sock.recv(15)
+
+    monkeypatch.setattr(serving, "STOP_SECONDS", 0.5)
+    assert answers_when_stopped(app, settings, visit) == [b""]
 
 
 def serve_while(app: Flask, settings: Settings, ask: Callable[[HTTPConnection], None]) -> None:
