@@ -288,7 +288,10 @@ def detail_of(error: Exception, status: int) -> object:
     message = said or answer.message
     if isinstance(error, engine.ResumeBlockedError):
         here = current_app.extensions["resume_engine"]
-        count_people(error, here.store, here.engine.policy)
+        try:
+            count_people(error, here.store, here.engine.policy)
+        except SQLAlchemyError:  # the refusal is right without it
+            logger.warning("%s: who decided could not be counted", request_id(), exc_info=True)
         return {"message": message, "blockers": [blocker.to_dict() for blocker in error.blockers]}
     return message
 

@@ -251,3 +251,16 @@ def test_odd_addresses_are_no_failures_of_ours(sign_in: SignIn, address: str) ->
 def test_an_id_from_outside_is_not_taken_over(client: PageClient) -> None:
     answer = client.get("/login", headers={"X-Request-Id": "forged"})
     assert answer.headers["X-Request-Id"] != "forged"
+
+
+def test_a_refusal_stays_one_when_the_database_is_away_before_it_is_told(
+    app: Flask, runs: RunFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise OperationalError("SELECT 1", {}, Exception("server closed the connection"))
+
+    run = runs.blocked("permanent")
+    monkeypatch.setattr(errors, "count_people", lost)
+    answer = caller(app, Role.RUNNER).post("/resume", json={"run_id": run.run_id})
+    assert (answer.status_code, answer.json["code"]) == (409, "resume_blocked")
+    assert answer.json["detail"]["blockers"][0]["required_action"] == "human_approval"
