@@ -252,6 +252,26 @@ def test_what_was_not_granted_is_no_decision(
     assert page_store.list_decisions(RUN) == []
 
 
+def test_of_two_decisions_both_are_recorded_or_none(page_store: SqlCheckpointStore, operator: Caller) -> None:
+    blocked(operator, "permanent", environment="prod")
+    good, ack = APPROVED, {"prod_resume_ack": {"granted": True, "acknowledged_by": "olga"}}
+    for refused in (
+        {"compensations": {"0:0": {"result": {"undone": True}}}},
+        {"prod_resume_acks": {"0:0": {"granted": True, "acknowledged_by": " "}}},
+        {"prod_resume_acks": {"7:7": {"granted": True}}},
+    ):
+        answer = operator.call("PATCH", f"/runs/{RUN}", {"metadata": {"gates": good | refused}})
+        assert answer.status_code in (400, 409, 422), answer.text
+        assert page_store.list_decisions(RUN) == []
+    twice = {"prod_resume_acks": {"0:0": {"granted": True, "acknowledged_by": "olga"}}}
+    answer = operator.call("PATCH", f"/runs/{RUN}", {"metadata": {"gates": good | ack | twice}})
+    assert (answer.status_code, answer.json["can_resume"]) == (200, True)
+    assert [made.kind.value for made in page_store.list_decisions(RUN)] == [
+        "human_approval",
+        "prod_resume_ack",
+    ]
+
+
 def _not_granted(entry: dict[str, Any]) -> dict[str, Any]:
     if "0:0" in entry:
         return {"0:0": _not_granted(entry["0:0"])}

@@ -8,7 +8,7 @@ from flask_openapi3.blueprint import APIBlueprint
 
 from resume_engine.core import clock
 from resume_engine.core.audit import AuditEvent, EventType
-from resume_engine.core.decisions import DecisionRequest, decide
+from resume_engine.core.decisions import DecisionRequest, decide, rehearse
 from resume_engine.core.errors import InvalidValueError, RunNotFoundError, StaleRunError
 from resume_engine.core.execution import assert_open
 from resume_engine.core.executor import RUN_BLOCK_STEP
@@ -82,18 +82,31 @@ def _check_environment(run: RunSummary, body: UpdateRun) -> None:
 
 
 def _decide_what_is_new(run: RunSummary, gates: object) -> None:
-    store = current_store()
-    for sent in new_decisions(gates, store.list_decisions(run.run_id) if gates else ()):
-        request = DecisionRequest(
+    """Record every decision that is new, or none: what is refused is found before anything is recorded."""
+    store, policy = current_store(), current_policy()
+    requests = _requests(run, gates)
+    for request in requests:
+        rehearse(store, request, policy)
+    for request in requests:
+        decide(store, request, policy)
+
+
+def _requests(run: RunSummary, gates: object) -> list[DecisionRequest]:
+    current = run.failure.key if run.failure else None
+    sent = new_decisions(gates, current_store().list_decisions(run.run_id) if gates else ())
+    requests = {
+        (one.kind, one.failure_key or current): DecisionRequest(
             run_id=run.run_id,
-            kind=sent.kind,
+            kind=one.kind,
             actor=current_actor(),
-            failure_key=sent.failure_key,
-            note=sent.note,
-            result=sent.result,
-            display_name=sent.display_name,
+            failure_key=one.failure_key,
+            note=one.note,
+            result=one.result,
+            display_name=one.display_name,
         )
-        decide(store, request, current_policy())
+        for one in sent
+    }
+    return list(requests.values())
 
 
 def _updated(run_id: str, body: UpdateRun) -> RunSummary:
