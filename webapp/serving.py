@@ -14,6 +14,7 @@ from flask import Flask
 from waitress import create_server, wasyncore
 from waitress.channel import HTTPChannel
 from waitress.parser import HTTPRequestParser
+from waitress.task import WSGITask
 
 from webapp.api.bodies import MAX_PAYLOAD_BYTES
 from webapp.settings import Settings
@@ -64,8 +65,20 @@ class _Parser(HTTPRequestParser):
         return consumed
 
 
+class _Task(WSGITask):
+    """End an answer of unknown length by a last chunk, but not that to HEAD, which has none."""
+
+    def finish(self) -> None:
+        if not self.wrote_header:
+            self.write(b"")  # that an answer is sent in chunks stands in its headers, also to HEAD
+        if self.request.command == "HEAD":
+            self.chunked_response = False
+        super().finish()
+
+
 class _Channel(HTTPChannel):
     parser_class = _Parser
+    task_class = _Task
 
 
 def listen(settings: Settings) -> socket.socket:

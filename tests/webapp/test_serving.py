@@ -14,7 +14,7 @@ from dataclasses import replace
 from http.client import HTTPConnection
 
 import pytest
-from flask import Flask
+from flask import Flask, Response
 from waitress.buffers import OverflowableBuffer
 
 from resume_engine.core.permissions import Role
@@ -165,6 +165,27 @@ def serve_while(app: Flask, settings: Settings, ask: Callable[[HTTPConnection], 
     visitor.start()
     serve(app, settings, listening)
     visitor.join(10)
+
+
+@pytest.mark.parametrize(("method", "end"), [("GET", b"\r\n0\r\n\r\n"), ("HEAD", b"")])
+def test_an_answer_to_head_ends_with_its_headers(
+    app: Flask, settings: Settings, method: str, end: bytes
+) -> None:
+    @public
+    def streamed() -> Response:
+        return Response(iter(["abc"]))
+
+    def ask(connection: HTTPConnection) -> None:
+        connection.connect()
+        connection.sock.sendall(f"{method} /streamed HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        answers.append(b"".join(iter(lambda: connection.sock.recv(65_536), b"")))
+
+    answers: list[bytes] = []
+    app.add_url_rule("/streamed", "streamed", streamed)
+    serve_while(app, settings, ask)
+    head, _, body = answers[0].partition(b"\r\n\r\n")
+    assert b"Transfer-Encoding: chunked" in head
+    assert body.endswith(end) and bool(body) is bool(end)
 
 
 PIECE = b" " * 500_000
