@@ -8,7 +8,7 @@ from webapp.extensions import current_settings
 
 METHODS = "GET, POST, PATCH, DELETE"
 REQUEST_HEADERS = "Authorization, Content-Type, Idempotency-Key, If-Match, If-None-Match"
-RESPONSE_HEADERS = "ETag, Link, Location, Retry-After, X-Request-Id"
+RESPONSE_HEADERS = "ETag, Idempotency-Replayed, Link, Location, Retry-After, X-Request-Id"
 KEPT_SECONDS = 600
 
 

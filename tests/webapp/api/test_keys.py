@@ -22,9 +22,11 @@ from resume_engine.core.run import Environment
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory
 from tests.provision.app_fixtures import SYSTEM, Statements
+from tests.webapp.api.caller import caller
 from tests.webapp.conftest import FakeClock
 from tests.webapp.helpers import address_of, events
 from webapp import Settings, create_app, permissions
+from webapp.api import repeats
 from webapp.demo.run_ids import DEMO_RUN_IDS
 from webapp.errors import SAID_TO_CALLERS, KeyMissingError
 from webapp.extensions import services
@@ -298,6 +300,14 @@ class TestCors:
         assert answer.status_code == 200
         assert answer.headers["Access-Control-Allow-Origin"] == self.SITE
         assert "Origin" in answer.headers["Vary"]
+
+    def test_an_answer_that_is_repeated_can_be_told_from_the_first(self, shared: Flask) -> None:
+        runner = caller(shared, Role.RUNNER)
+        for repeated in (False, True):
+            headers = {"Origin": self.SITE, "Idempotency-Key": "k-1"}
+            answer = runner.post("/start_run", json={"workflow_name": "w"}, headers=headers)
+            assert (repeats.REPLAYED in answer.headers) is repeated
+            assert repeats.REPLAYED in answer.headers["Access-Control-Expose-Headers"].split(", ")
 
     def test_errors_can_be_read_too(self, shared: Flask) -> None:
         answer = ask(shared, WRONG, headers={"Origin": self.SITE})
