@@ -52,7 +52,12 @@ def expected_version(run: RunSummary) -> int | None:
     if "If-Match" not in request.headers:
         return None
     if not request.if_match.contains(tag_of(run)):
-        raise PreconditionFailedError(
-            f"Run {run.run_id} is at version {run.version} by now. Nothing was changed; look again."
-        )
+        raise moved_on(run)
     return None if request.if_match.star_tag else run.version
+
+
+def moved_on(run: RunSummary) -> PreconditionFailedError:
+    """Return the error for a write that was meant for another version of a run."""
+    return PreconditionFailedError(
+        f"Run {run.run_id} is at version {run.version} by now. Nothing was changed; look again."
+    )

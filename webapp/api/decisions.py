@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from flask import Response
@@ -10,7 +9,6 @@ from flask_openapi3.blueprint import APIBlueprint
 
 from resume_engine.core.decisions import DecisionKind, DecisionRequest
 from resume_engine.core.permissions import Permission
-from resume_engine.core.run_summary import RunSummary
 from webapp.api import conditions, deciding, one_run
 from webapp.api.resource import resource
 from webapp.api.shapes import Acknowledge, Approve, Compensate, Problem, RunPath, RunStatusAnswer
@@ -58,12 +56,5 @@ def _decide(
         **special,
     )
     if deciding.made_before(request) is None:
-        run, _ = deciding.decided(_about_what_was_seen(run, request))
+        run, _ = deciding.decided(run, request)
     return conditions.answer(one_run.status_answer(run), run)
-
-
-def _about_what_was_seen(run: RunSummary, request: DecisionRequest) -> DecisionRequest:
-    """Return the request for the failure of the version that the caller saw, or raise that it moved on."""
-    if conditions.expected_version(run) is None or request.failure_key is not None or run.failure is None:
-        return request
-    return replace(request, failure_key=run.failure.key)

@@ -136,7 +136,7 @@ def record_decision(path: RunPath, body: Decide) -> dict[str, Any]:
     )
     made = deciding.made_before(request)
     if made is None:
-        run, made = deciding.decided(request)
+        run, made = deciding.decided(run, request)
     return changes.answer(run) | {"decision": decision_message(made)}
 
 

@@ -18,7 +18,7 @@ from resume_engine.core.permissions import Permission
 from resume_engine.core.run import Run, RunStatus
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.sent_gates import new_decisions
-from webapp.api import one_run
+from webapp.api import conditions, one_run
 from webapp.api.resource import resource
 from webapp.api.runner_shapes import ResumeRun, UpdateRun
 from webapp.api.shapes import Problem, RunPath, RunStatusAnswer
@@ -43,6 +43,7 @@ def update_run(path: RunPath, body: UpdateRun) -> dict[str, Any]:
     Gates that are sent back as they were read change nothing.
     """
     run = one_run.load(path.run_id)
+    conditions.expected_version(run)
     _check_environment(run, body)
     if body.metadata is not None:
         _decide_what_is_new(run, body.metadata.get("gates") or {})

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field
 
 from resume_engine.core.decision import DecisionKind
 from resume_engine.core.decision_request import RESULT_MAX_CHARACTERS
-from resume_engine.core.execution import MESSAGE_MAX_CHARACTERS, TRACEBACK_MAX_CHARACTERS
+from resume_engine.core.failed_attempt import MESSAGE_MAX_CHARACTERS, TRACEBACK_MAX_CHARACTERS
 from resume_engine.core.lease import LEASE_SECONDS_MAX
 from resume_engine.core.run import RunStatus
 from resume_engine.core.step_record import FailureClassification, StepStatus

@@ -12,8 +12,10 @@ from flask import Flask
 
 from resume_engine.core.actor import Actor, Channel, key_id_of
 from resume_engine.core.audit import EventType
+from resume_engine.core.decisions import DecisionRequest, decide
 from resume_engine.core.idempotency import generate_idempotency_key, hash_input
 from resume_engine.core.permissions import Role
+from resume_engine.core.policy import Policy
 from resume_engine.core.policy_file import parse_policy
 from resume_engine.core.run import Run
 from resume_engine.storage.sql_store import SqlCheckpointStore
@@ -22,6 +24,7 @@ from tests.provision.app_fixtures import PageClient, Statements
 from tests.webapp.api.caller import ApiClient, without_key
 from tests.webapp.api.conftest import Call
 from tests.webapp.helpers import events
+from webapp.api import deciding
 from webapp.extensions import services
 from webapp.settings import Settings
 
@@ -202,6 +205,31 @@ class TestTags:
                 headers, body = {"If-Match": tag}, {"approved_by": "Maria"}
                 answer = other.post(f"/runs/{run.run_id}/approve", json=body, headers=headers)
                 assert answer.status_code == status, answer.text
+
+    def test_a_write_for_what_was_seen_counts_for_nothing_else(
+        self, call: Call, runs: RunFactory, page_store: SqlCheckpointStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Somebody decides between the look at the tag and the record: that was not seen."""
+        run, operator = runs.blocked(environment="staging"), call("operator")
+        seen = {"If-Match": operator.get(f"/runs/{run.run_id}").headers["ETag"]}
+
+        def late(store: SqlCheckpointStore, request: DecisionRequest, policy: Policy) -> Any:
+            monkeypatch.undo()
+            decide(store, replace(request, actor=ANA, version=None), policy)
+            return decide(store, request, policy)
+
+        monkeypatch.setattr(deciding, "decide", late)
+        body = {"approved_by": "Maria"}
+        assert operator.post(f"/runs/{run.run_id}/approve", json=body, headers=seen).status_code == 412
+        assert [one.actor for one in page_store.list_decisions(run.run_id)] == [ANA.name]
+        said = {"kind": "human_approval"}
+        assert operator.post(f"/runs/{run.run_id}/decisions", json=said, headers=seen).status_code == 412
+        noted = {"metadata": {"x": 1}}
+        assert operator.patch(f"/runs/{run.run_id}", json=noted, headers=seen).status_code == 412
+        now = {"If-Match": operator.get(f"/runs/{run.run_id}").headers["ETag"]}
+        assert operator.patch(f"/runs/{run.run_id}", json=noted, headers=now).status_code == 200
+        now = {"If-Match": operator.get(f"/runs/{run.run_id}").headers["ETag"]}
+        assert operator.post(f"/runs/{run.run_id}/decisions", json=said, headers=now).status_code == 200
 
     def test_another_policy_changes_it(self, call: Call, runs: RunFactory, app: Flask) -> None:
         run, operator = runs.blocked(environment="staging"), call("operator")
