@@ -171,7 +171,7 @@ def said_of_run(entry: Any) -> Any:
     if kind == "run.started":
         said = {name: payload.get(name) for name in ("workflow_name", "environment")}
         return said | {"started_by": header["actor"], "created_at": header["time"]}
-    if kind == "run.updated" and "status" in payload:
+    if kind == "run.updated" and payload.get("status") != payload.get("status_before"):
         ended = payload["status"] == "completed"
         return {"status": "completed" if ended else None, "finished_at": header["time"] if ended else None}
     return {"status": ENDS[kind], "finished_at": header["time"]} if kind in ENDS else {}

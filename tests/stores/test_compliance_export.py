@@ -249,6 +249,16 @@ def test_an_export_of_a_run_that_was_woken_tells(tmp_path: Path, make: Callable[
         assert code == 1 and "its entries tell that status was" in words
 
 
+@pytest.mark.parametrize("make", [RunFactory.cancelled, RunFactory.completed])
+def test_metadata_of_a_finished_run_may_change(tmp_path: Path, make: Callable[[RunFactory], Run]) -> None:
+    with open_store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
+        run = make(RunFactory(store))
+        run.metadata = {"ticket": 7}
+        store.update_run(run)
+        seal(store, KEY)
+        assert Export(tmp_path / "export.json", exported(store, run.run_id)).verdict() == (0, "")
+
+
 def test_without_comparing_hashes_the_place_of_a_forgery_is_missed(
     export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,11 +14,14 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from resume_engine.conformance.samples import failing, passing
 from resume_engine.core.clock import utc_now
 from resume_engine.core.decisions import decide
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import ResumeBlockedError
+from resume_engine.core.failure_classifier import TransientStepError
 from resume_engine.core.payload import payload_hash
+from resume_engine.core.policy import NO_POLICY
 from resume_engine.core.run import Environment, Run, RunStatus
 from resume_engine.core.step_record import FailureClassification
 from resume_engine.storage.chain_verification import ChainVerifier
@@ -29,9 +32,9 @@ from resume_engine.storage.schema import runs, step_records
 from resume_engine.storage.sealing import seal
 from resume_engine.storage.signing import SecretKey
 from resume_engine.storage.sql_store import SqlCheckpointStore
-from tests.factories import RunFactory, ago
+from tests.factories import RunFactory, ago, steps
 from tests.guards import unguarded
-from tests.stores.under_policy import ACK, ANA, APPROVE, HOUR, TWO, blocked, wanted
+from tests.stores.under_policy import ACK, ANA, APPROVE, HOUR, TWO, blocked, rule, wanted
 
 KEY = SecretKey("a secret of the tests, long enough")
 Make = Callable[[RunFactory], Run]
@@ -152,6 +155,94 @@ def test_a_decision_does_not_hold_longer_than_it_says(store: SqlCheckpointStore)
     assert "stay open longer" in findings(store, "run-1")[0]
     write(store, "run-1", {"cleared_until": None})
     assert "stay open longer" in findings(store, "run-1")[0]
+
+
+def _patched(store: SqlCheckpointStore, run_id: str, **fields: Any) -> None:
+    run = store.get_run(run_id)
+    assert run is not None
+    for name, value in fields.items():
+        setattr(run, name, value)
+    store.update_run(run)
+
+
+@pytest.mark.parametrize("make", [RunFactory.cancelled, RunFactory.completed])
+def test_metadata_of_a_finished_run_may_change(store: SqlCheckpointStore, make: Make) -> None:
+    run_id = make(RunFactory(store)).run_id
+    _patched(store, run_id, metadata={"ticket": 7})
+    assert findings(store, run_id) == []
+    write(store, run_id, {"status": "paused", "finished_at": None})
+    assert "its entries tell that it was" in findings(store, run_id)[0]
+
+
+def test_one_of_several_decisions_sets_no_end_yet(store: SqlCheckpointStore) -> None:
+    blocked(store, environment=Environment.PROD)
+    decide(store, wanted(ACK), NO_POLICY)
+    decide(store, wanted(), rule('approvers = 2\nexpires_after = "1h"'))
+    assert findings(store, "run-1") == []
+
+
+@pytest.mark.parametrize("status", ["paused", "failed", "pending"])
+def test_the_first_end_of_several_decisions_counts(store: SqlCheckpointStore, status: str) -> None:
+    blocked(store, environment=Environment.PROD)
+    decide(store, wanted(ACK), HOUR)
+    decide(store, wanted(), rule('expires_after = "8h"'))
+    _patched(store, "run-1", metadata={"ticket": 7})
+    assert findings(store, "run-1") == []
+    write(store, "run-1", {"cleared_until": utc_now() + timedelta(hours=7), "status": status})
+    assert "stay open longer" in findings(store, "run-1")[0]
+
+
+def test_a_decision_that_was_used_has_no_end(store: SqlCheckpointStore) -> None:
+    """A run driven step by step goes on without an event; its client may say that it waits again."""
+    blocked(store)
+    decide(store, wanted(), HOUR)
+    _patched(store, "run-1", status=RunStatus.RUNNING)
+    write(store, "run-1", {"cleared_until": None})  # as a claim does
+    _patched(store, "run-1", status=RunStatus.PENDING)
+    assert findings(store, "run-1") == []
+
+
+def _given(engine: ResumeEngine, inputs: dict[str, int], index: int = 0) -> None:
+    engine.execute_step("run-1", f"step_{index}", index, inputs, passing({"done": index}))
+
+
+def _two_by_hand(engine: ResumeEngine) -> None:
+    with pytest.raises(TransientStepError):
+        engine.execute_step("run-1", "step_0", 0, {"amount": 1}, failing(TransientStepError("later")))
+    _given(engine, {"amount": 2})
+    engine.execute_workflow("run-1", steps(2), initial_input={"amount": 2})
+
+
+def _second_first(engine: ResumeEngine) -> None:
+    with pytest.raises(TransientStepError):
+        plan = steps(2, fail_at=1, error=TransientStepError("later"))
+        engine.execute_workflow("run-1", plan, initial_input={"amount": 1}, start_index=1)
+    _given(engine, {"amount": 2})
+
+
+def _between(engine: ResumeEngine) -> None:
+    with pytest.raises(TransientStepError):
+        plan = steps(2, fail_at=0, error=TransientStepError("later"))
+        engine.execute_workflow("run-1", plan, initial_input={"amount": 1})
+    _given(engine, {"amount": 2})
+
+
+@pytest.mark.parametrize("go_on", [_two_by_hand, _second_first, _between])
+def test_steps_executed_by_hand_may_have_another_input(
+    store: SqlCheckpointStore, go_on: Callable[[ResumeEngine], None]
+) -> None:
+    engine = ResumeEngine(store)
+    engine.start_run("claims_intake", run_id="run-1")
+    go_on(engine)
+    assert findings(store, "run-1") == []
+
+
+def test_a_run_that_failed_before_its_first_step_has_no_input_yet(store: SqlCheckpointStore) -> None:
+    engine = ResumeEngine(store)
+    with pytest.raises(ConnectionError), engine.run("claims_intake", run_id="run-1"):
+        raise ConnectionError("before the first step")
+    engine.resume("run-1", steps(2), initial_input={"amount": 1})
+    assert findings(store, "run-1") == []
 
 
 def test_a_decision_that_ended_opens_nothing(
