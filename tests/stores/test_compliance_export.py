@@ -10,6 +10,8 @@ import subprocess
 import sys
 import tokenize
 from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
 from io import StringIO
 from pathlib import Path
 
@@ -20,8 +22,10 @@ from sqlalchemy import delete, update
 from resume_engine import audit_verifier
 from resume_engine.audit_verifier import Tampered, is_signed
 from resume_engine.core.errors import RunNotFoundError
+from resume_engine.core.idempotency import hash_input
 from resume_engine.core.run import Run
 from resume_engine.core.run_change import RunChange
+from resume_engine.storage.chain_verification import ChainVerifier
 from resume_engine.storage.compliance_export import compliance_export
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.schema import decisions, runs
@@ -257,6 +261,54 @@ def test_metadata_of_a_finished_run_may_change(tmp_path: Path, make: Callable[[R
         store.update_run(run)
         seal(store, KEY)
         assert Export(tmp_path / "export.json", exported(store, run.run_id)).verdict() == (0, "")
+
+
+LIKE_ENVELOPES = {
+    "an envelope": {"$codec": 1, "value": {"x": 1}},
+    "an empty envelope": {"$codec": 1, "value": {}},
+    "an envelope of another release": {"$codec": 5, "value": 3},
+    "a value of JSON that looks like another": {"$type": "datetime", "value": "x"},
+    "both": {"$codec": 1, "value": {"$type": "dict"}},
+}
+
+
+@pytest.mark.parametrize("what", LIKE_ENVELOPES)
+def test_an_input_that_looks_like_an_envelope_is_what_was_recorded(tmp_path: Path, what: str) -> None:
+    given = LIKE_ENVELOPES[what]
+    with open_store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
+        run = RunFactory(store).completed(initial_input=given)
+        RunFactory(store).engine.start_run("by_hand", run_id="by-hand")
+        RunFactory(store).engine.execute_step("by-hand", "step", 0, given, lambda _, __: {})
+        seal(store, KEY)
+        for run_id in (run.run_id, "by-hand"):
+            made = Export(tmp_path / "export.json", exported(store, run_id))
+            assert made.verdict() == (0, "")
+        assert ChainVerifier(store, key=KEY).verify_all().findings == []
+        code, words = made.verdict(made.content.replace(b'"input": "{', b'"input": "{\\"more\\": 1, '))
+        assert code == 1 and ("its input" in words or "cannot be read" in words)
+
+
+def test_the_verifier_reads_an_export_that_holds_the_envelope_of_an_input(export: Export) -> None:
+    """Exports of older servers hold inputs as they are stored."""
+    given = {"$codec": 1, "value": {"$codec": 1, "value": {}}}
+    header = {"input": None, "input_hash": hash_input(given["value"])}
+    made = audit_verifier.sha(audit_verifier.ENTRY + audit_verifier.canonical(header))
+    entry = {"header": header, "hash": made, "masked": [], "body": {"input": json.dumps(given)}}
+    audit_verifier.check_entry(entry, "here")
+    with pytest.raises(Tampered):
+        audit_verifier.check_entry(entry | {"body": {"input": json.dumps(given | {"more": 1})}}, "here")
+
+
+@pytest.mark.parametrize("value", [datetime(2026, 5, 4, tzinfo=UTC), Decimal("1.10"), b"bytes"])
+def test_results_of_compensations_that_json_lacks_are_shown_once(tmp_path: Path, value: object) -> None:
+    with open_store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
+        factory = RunFactory(store)
+        run_id = factory.blocked("partial").run_id
+        factory.engine.execute_compensation(run_id, lambda _, __: {"undone": value})
+        seal(store, KEY)
+        for reveal in (False, True):
+            made = Export(tmp_path / "export.json", exported(store, run_id, reveal=reveal))
+            assert made.verdict() == (0, "")
 
 
 def test_without_comparing_hashes_the_place_of_a_forgery_is_missed(

@@ -17,7 +17,7 @@ from json.encoder import encode_basestring
 from typing import TYPE_CHECKING, Any
 
 from resume_engine.core.clock import utc_text
-from resume_engine.core.payload import encode, payload_hash, storable
+from resume_engine.core.payload import encode, is_hash_of, storable
 
 if TYPE_CHECKING:
     from resume_engine.core.audit import AuditEvent
@@ -195,7 +195,7 @@ def event_link(stream: str, seq: int, head: str | None, event: AuditEvent) -> Li
 
 def input_digest(record: StepRecord, text: str) -> str | None:
     """Return the digest of an input that its `input_hash` does not cover, else None."""
-    return None if payload_hash(record.input_data) == record.input_hash else digest(text)
+    return None if is_hash_of(record.input_hash, text) else digest(text)
 
 
 def _text_digest(text: str | None) -> str | None:

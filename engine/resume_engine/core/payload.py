@@ -7,7 +7,8 @@ from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from resume_engine.core import codec
-from resume_engine.core.idempotency import hash_input
+from resume_engine.core.errors import PayloadError
+from resume_engine.core.idempotency import canonical_json, hash_input
 
 _SAME_WHEN_READ = frozenset({str, int, float, bool, type(None)})
 
@@ -65,3 +66,22 @@ def payload_hash(data: dict[str, Any], text: str | None = None) -> str:
     """
     written = codec.dumps(data) if text is None else text
     return hash_input(json.loads(written) if codec.TAG in written else data)
+
+
+def is_hash_of(input_hash: str, text: str) -> bool:
+    """Return whether an input hash was made of the input that a record holds as `text`."""
+    try:
+        return hash_input(json.loads(hashed_text(input_hash, text))) == input_hash
+    except (PayloadError, ValueError, TypeError):
+        return False
+
+
+def hashed_text(input_hash: str, text: str) -> str:
+    """Return the JSON text that an input hash was made of, where it is that of an input held as `text`.
+
+    An input that looks like an envelope stands in one, and its hash is of the input itself.
+    """
+    written = json.loads(text)
+    if codec.ENVELOPE not in written or codec.TAG in text or hash_input(written) == input_hash:
+        return text
+    return canonical_json(codec.from_json(written))

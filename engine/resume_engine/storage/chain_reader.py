@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from sqlalchemy import Connection, select, tuple_
 
 from resume_engine.core.audit_chain import Header, digest, event_header, step_header
 from resume_engine.core.errors import PayloadLockedError
-from resume_engine.core.idempotency import hash_input
+from resume_engine.core.payload import is_hash_of, storable
 from resume_engine.core.step_record import FailureClassification, StepRecord, StepStatus
 from resume_engine.storage.audit_rows import event_of
 from resume_engine.storage.derived_inputs import MARK
@@ -66,7 +65,11 @@ class StoredEntry:
         """Return the texts that the header holds digests of."""
         names = STEP_BODIES if self.is_step else EVENT_BODIES
         found = {name: opened(codec, name, getattr(self.row, _COLUMN.get(name, name))) for name in names}
-        return {name: text for name, text in found.items() if text is not None}
+        return {
+            name: storable(text) if name in _TEXTS else text
+            for name, text in found.items()
+            if text is not None
+        }
 
 
 def opened(codec: PayloadCodec, name: str, stored: str | None) -> str | None:
@@ -120,14 +123,6 @@ def _input_digest(row: AnyRow, codec: PayloadCodec) -> str | None:
         return None  # it follows from the record, and so its hash covers it
     given = codec.unseal(row.input_json)
     return None if is_hash_of(row.input_hash, given) else digest(given)
-
-
-def is_hash_of(input_hash: str, text: str) -> bool:
-    """Return whether an input hash was made of this input."""
-    try:
-        return hash_input(json.loads(text)) == input_hash
-    except ValueError:
-        return False
 
 
 def _event_header(row: AnyRow, stream: str, seq: int, prev: str | None, codec: PayloadCodec) -> Header:

@@ -21,6 +21,7 @@ from resume_engine.core.decision import Decision, gates_view
 from resume_engine.core.errors import RunNotFoundError
 from resume_engine.core.masking import mask_json_text, mask_text, mask_value
 from resume_engine.core.merkle import path_to
+from resume_engine.core.payload import hashed_text
 from resume_engine.storage import audit_rows, previews, rows
 from resume_engine.storage.chain_reader import StoredEntry, iter_events, iter_steps
 from resume_engine.storage.derived_inputs import MARK
@@ -74,7 +75,7 @@ def _lines(store: SqlCheckpointStore, run_id: str, signer: Signer, reveal: bool)
         yield _value("exported_at", moment_text(utc_now()))
         yield _value("run", _run(row, store, reveal))
         yield _value("gates", gates_view(decided))
-        yield from _list("decisions", (json.dumps(_decision(one)) for one in decided))
+        yield from _list("decisions", (json.dumps(_decision(one, reveal)) for one in decided))
         yield from _list("steps", (shown(entry, prev) for entry, prev in _with_prev(conn, run_id)))
         yield from _list("audit_events", (shown(e, e.row.prev_hash) for e in iter_events(conn, run_id)))
         # They stand in a chain of their own; here each proves what it says, not that none is missing.
@@ -120,6 +121,8 @@ def _entry(entry: StoredEntry, prev: str | None, store: SqlCheckpointStore, reve
     for name, text in entry.bodies(store.codec).items():
         if name == "input" and text.startswith(MARK):
             continue  # it follows from the record
+        if name == "input" and header["input"] is None:
+            text = hashed_text(row.input_hash, text)
         safe = text if reveal else mask_text(text) if name in _TEXTS else mask_json_text(text)
         bodies[name] = safe
         if safe != text:
@@ -145,7 +148,7 @@ def _run(row: rows.AnyRow, store: SqlCheckpointStore, reveal: bool) -> dict[str,
     }
 
 
-def _decision(one: Decision) -> dict[str, Any]:
+def _decision(one: Decision, reveal: bool) -> dict[str, Any]:
     return {
         "failure_key": one.failure_key,
         "kind": one.kind.value,
@@ -156,7 +159,7 @@ def _decision(one: Decision) -> dict[str, Any]:
         "channel": one.channel,
         "decided_at": moment_text(one.decided_at),
         "note": one.note,
-        "result": as_json(one.result),
+        "result": as_json(one.result) if reveal else one.result,  # a preview holds JSON already
         "step_sequence": one.step_sequence,
         "opened": one.opened,
         "expires_at": one.expires_at.isoformat() if one.expires_at else None,  # as its event has it
