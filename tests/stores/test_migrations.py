@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, inspect, text
 
+from resume_engine import audit_verifier
 from resume_engine.core.checkpoint_store import ResumeEngine
 from resume_engine.core.decisions import DecisionKind
 from resume_engine.core.errors import (
@@ -27,6 +30,7 @@ from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import Environment, RunStatus
 from resume_engine.storage import schema
 from resume_engine.storage.chain_verification import ChainVerifier
+from resume_engine.storage.compliance_export import compliance_export
 from resume_engine.storage.migrations.legacy_0_2_0 import UNKEYED
 from resume_engine.storage.open_store import open_store
 from resume_engine.storage.schema_version import KNOWN_REVISIONS
@@ -375,6 +379,28 @@ def test_what_0_2_0_recorded_joins_the_chain_whole(upgraded: SqlCheckpointStore)
         "step_records": len(legacy_rows("step_records")),
         "events": decided,
     }
+
+
+def test_a_message_of_0_2_0_that_no_other_database_would_hold_is_no_tampering(
+    tmp_path: Path,
+) -> None:
+    """SQLite kept NUL in the messages of that release; digests are of what every database accepts."""
+    path = tmp_path / "legacy.db"
+    shutil.copyfile(LEGACY_DATABASE, path)
+    with closing(sqlite3.connect(path)) as conn, conn:
+        conn.execute("UPDATE step_records SET error_message = 'a' || char(0) || 'b' WHERE status = 'failed'")
+    url = f"sqlite:///{path}"
+    with open_store(url, check_schema=False) as store:
+        store.upgrade_schema()
+    with open_store(url) as store:
+        assert ChainVerifier(store, key=NoKey()).verify_all().findings == []
+        with store.reading() as conn:
+            failed = conn.execute(text("SELECT DISTINCT run_id FROM step_records WHERE status = 'failed'"))
+            run_ids = failed.scalars().all()
+        for run_id in run_ids:
+            export = tmp_path / "export.json"
+            export.write_text("".join(compliance_export(store, run_id)), encoding="utf-8")
+            assert audit_verifier.verify(str(export), None, {})[0] > 0
 
 
 def _with_another_failure(legacy_url: str, of: str, classification: str) -> None:

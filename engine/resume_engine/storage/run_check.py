@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from resume_engine.core.audit_chain import moment_text
 from resume_engine.core.decision_end import UNUSED_STATUSES
 from resume_engine.core.errors import PayloadError
-from resume_engine.core.payload import storable
+from resume_engine.core.payload import is_hash_of, storable
 from resume_engine.core.resume_gates import GateAction
 from resume_engine.core.run import FINISHED_STATUSES, RunStatus
 from resume_engine.core.run_summary import Failure, RunSummary
 from resume_engine.core.step_record import FailureClassification
 from resume_engine.storage import rows, run_rows
-from resume_engine.storage.chain_reader import is_hash_of
 from resume_engine.storage.payload_codec import LockedText, PayloadCodec
 from resume_engine.storage.run_told import RunTold, ToldFailure
 from resume_engine.storage.schema import runs
@@ -131,4 +130,4 @@ def _unlike(failure: Failure, told: ToldFailure, codec: PayloadCodec) -> bool:
     found = (failure.step_name, failure.classification, failure.error_type, moment_text(failure.failed_at))
     message = rows.decode_text(record.error_message, codec) or ""
     locked = isinstance(message, LockedText) or isinstance(failure.message, LockedText)
-    return recorded != found or (not locked and storable(message) != failure.message)
+    return recorded != found or (not locked and storable(message) != storable(failure.message))
