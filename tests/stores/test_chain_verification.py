@@ -20,6 +20,7 @@ from resume_engine.core.policy import NO_REQUIREMENT
 from resume_engine.core.run_change import RunChange
 from resume_engine.storage.chain_reader import iter_entries
 from resume_engine.storage.chain_verification import ChainVerifier
+from resume_engine.storage.collected_check import CollectedCheck
 from resume_engine.storage.encryption import EncryptedCodec
 from resume_engine.storage.garbage import collect
 from resume_engine.storage.key_rotation import rotate_keys
@@ -300,6 +301,42 @@ def test_collected_runs_leave_a_chain_that_still_verifies(store: SqlCheckpointSt
         event_id = conn.execute(gone.limit(1)).scalar_one()
         conn.execute(update(audit_events).where(_event.event_id == event_id).values(actor="mallory"))
     assert verified(store).verdict is Verdict.TAMPERED
+
+
+def test_runs_that_are_collected_while_others_are_verified_are_no_finding(
+    store: SqlCheckpointStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with at(ago(days=100)):
+        RunFactory(store).every_state()
+    assert seal(store, KEY) is not None
+    check = CollectedCheck.check
+
+    def collected_before(self: CollectedCheck, take_newer: Callable[[], None]) -> None:
+        assert len(list(collect(store, utc_now() - timedelta(days=90), actor=CRON))) == 2
+        check(self, take_newer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CollectedCheck, "check", collected_before)
+        assert verified(store).findings == []
+    run_id = RunFactory(store).completed().run_id
+    assert seal(store, KEY) is not None
+    with unguarded(store) as conn:
+        for table in (step_records, runs):
+            conn.execute(delete(table).where(table.c.run_id == run_id))
+    assert [f.stream for f in verified(store).findings] == [run_id]
+
+
+def test_whether_runs_were_collected_cannot_be_told_without_the_key(tmp_path: Path) -> None:
+    pytest.importorskip("cryptography")
+    url = f"sqlite:///{tmp_path / 'sealed.db'}"
+    with open_store(url, codec=EncryptedCodec([EncryptedCodec.generate_key()])) as store:
+        with at(ago(days=100)):
+            RunFactory(store).completed()
+        assert len(list(collect(store, utc_now() - timedelta(days=90), actor=CRON))) == 1
+        assert seal(store, KEY) is not None
+        assert verified(store).verdict is Verdict.INTACT
+    with open_store(url, codec=PLAIN) as locked:
+        assert verified(locked).verdict is Verdict.CANNOT_TELL
 
 
 def test_sealed_payloads_and_new_keys_leave_the_chain_whole(tmp_path: Path) -> None:

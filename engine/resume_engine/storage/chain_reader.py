@@ -147,9 +147,11 @@ def iter_entries(conn: Connection, stream: str) -> Iterator[StoredEntry]:
     return heapq.merge(iter_events(conn, stream), iter_steps(conn, stream), key=lambda entry: entry.order)
 
 
-def iter_events(conn: Connection, stream: str, *, only_about: str | None = None) -> Iterator[StoredEntry]:
-    """Yield the events of a stream in their order, only those about one run if asked."""
-    last = -1
+def iter_events(
+    conn: Connection, stream: str, *, only_about: str | None = None, after: int = -1
+) -> Iterator[StoredEntry]:
+    """Yield the events of a stream behind one in their order, only those about one run if asked."""
+    last = after
     while True:
         query = select(audit_events).where(audit_events.c.stream == stream, audit_events.c.chain_seq > last)
         if only_about is not None:

@@ -6,16 +6,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, literal, select
+from sqlalchemy import Connection, Select, literal, select
 
-from resume_engine.core.audit import EventType
-from resume_engine.core.audit_chain import CONTROL, entry_hash
+from resume_engine.core.audit_chain import CONTROL
 from resume_engine.core.chain_report import ChainReport, Finding
 from resume_engine.core.checkpoint import Checkpoint
-from resume_engine.core.errors import PayloadError, PayloadLockedError, RunNotFoundError
+from resume_engine.core.errors import RunNotFoundError
 from resume_engine.core.merkle import root_of
-from resume_engine.storage.chain_reader import StoredEntry, entries_of_many, iter_entries
+from resume_engine.storage.chain_reader import StoredEntry, entries_of_many, iter_entries, iter_events
 from resume_engine.storage.chain_walk import ChainWalk, walk
+from resume_engine.storage.collected_check import CollectedCheck
 from resume_engine.storage.decision_check import DecisionCheck
 from resume_engine.storage.rows import AnyRow
 from resume_engine.storage.run_check import COLUMNS, RunCheck
@@ -56,7 +56,8 @@ class ChainVerifier:
         self._store, self._key, self._since, self._progress = store, key, since, progress
         self._anchors = {anchor.number: anchor for anchor in anchors}
         self.report = ChainReport()
-        self._collected: dict[str, tuple[int, str | None]] = {}
+        self._collected = CollectedCheck(store, self.report)
+        self._control: ChainWalk | None = None  # where the walk along a control stream that is whole stands
 
     def verify_all(self) -> ChainReport:
         """Verify every stream and every checkpoint."""
@@ -66,7 +67,7 @@ class ChainVerifier:
         for run_ids in self._batches(None):
             self._check_runs(run_ids)
         self._check_control()
-        self._check_collected()
+        self._collected.check(self._walk_on)
         return self.report
 
     def verify_run(self, run_id: str) -> ChainReport:
@@ -224,75 +225,24 @@ class ChainVerifier:
             entries = self._noting_collected(iter_entries(conn, CONTROL))
             walked, finding = walk(CONTROL, entries, self._store.codec, sealed)
         finding = finding or walked.end(end.chain_seq if end else 0, end.chain_head if end else None)
+        self._control = walked if finding is None else None
         self._note(walked, finding, max(sealed, default=0))
 
     def _noting_collected(self, entries: Iterable[StoredEntry]) -> Iterator[StoredEntry]:
         for entry in entries:
-            if entry.row.event_type == EventType.RUN_COLLECTED.value:
-                try:
-                    payload = self._store.codec.decode(entry.row.payload_json)
-                    chains = payload.get("chains", [])
-                    self._collected |= {
-                        run_id: (seq, head)
-                        for run_id, (seq, head) in zip(payload["run_ids"], chains, strict=True)
-                    }
-                except (PayloadError, ValueError, KeyError, TypeError, AttributeError):
-                    pass  # the walk says what is wrong with it
+            self._collected.take(entry)
             yield entry
 
-    def _check_collected(self) -> None:
-        """Check what is left of runs that are gone: their events, and what sealed them."""
-        gone = ~select(literal(1)).where(runs.c.run_id == audit_events.c.stream).exists()
-        left = select(audit_events).where(gone, audit_events.c.stream != CONTROL)
-        left = left.order_by(audit_events.c.stream, audit_events.c.chain_seq)
-        unsealed_gone = ~select(literal(1)).where(runs.c.run_id == _leaves.stream).exists()
-        ends = select(_leaves.stream, func.max(_leaves.chain_seq).label("seq"))
-        ends = ends.where(unsealed_gone, _leaves.stream != CONTROL).group_by(_leaves.stream)
-        reported: set[str] = set()
+    def _walk_on(self) -> None:
+        """Go on along the control stream, to what was written since it was walked."""
+        if self._control is None:
+            return
         with self._store.reading() as conn:
-            for row in conn.execution_options(yield_per=500).execute(ends):
-                known = self._collected.get(row.stream)
-                if known is None or known[0] < row.seq:
-                    self._gone(row.stream, row.seq, reported)
-        with self._store.reading() as conn:
-            for row in conn.execution_options(yield_per=500).execute(left):
-                if row.stream not in self._collected:
-                    self._gone(row.stream, row.chain_seq, reported)
-                else:
-                    self._check_left(row)
-
-    def _gone(self, stream: str, seq: int, reported: set[str]) -> None:
-        if stream in reported:
-            return
-        reported.add(stream)
-        problem = "the whole run was taken out: no event says that it was collected"
-        self.report.add(Finding(stream=stream, seq=1, problem=f"{problem} (entries up to #{seq} are known)"))
-
-    def _check_left(self, row: AnyRow) -> None:
-        self.report.entries += 1
-        entry = StoredEntry(row, is_step=False)
-        try:
-            header = entry.header(row.stream, row.chain_seq, row.prev_hash, self._store.codec)
-        except PayloadLockedError:
-            self.report.locked += 1
-            return
-        except (PayloadError, ValueError, TypeError) as problem:
-            self.report.add(
-                Finding(stream=row.stream, seq=row.chain_seq, problem=f"cannot be read: {problem}")
-            )
-            return
-        seq, head = self._collected[row.stream]
-        expected = entry_hash(header)
-        if expected != row.chain_hash or (row.chain_seq == seq and row.chain_hash != head):
-            self.report.add(
-                Finding(
-                    stream=row.stream,
-                    seq=row.chain_seq,
-                    problem="it is not what was recorded",
-                    expected=expected,
-                    found=row.chain_hash,
-                )
-            )
+            for entry in self._noting_collected(iter_events(conn, CONTROL, after=self._control.seq)):
+                finding = self._control.take(entry)
+                if finding is not None:
+                    self.report.add(finding)
+                    return
 
 
 def _parts(found: Sequence[AnyRow]) -> Iterator[list[AnyRow]]:
