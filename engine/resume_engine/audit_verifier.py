@@ -85,9 +85,12 @@ def read_key(text: str) -> bytes:
 def read_anchors(path: str) -> dict[int, str]:
     with open(path, encoding="utf-8") as file:
         try:
-            return {one["number"]: one["hash"] for one in map(json.loads, filter(str.strip, file))}
-        except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path} holds no checkpoints as `audit seal --out` writes them") from None
+            anchors = {one["number"]: one["hash"] for one in map(json.loads, filter(str.strip, file))}
+        except (ValueError, KeyError, TypeError, RecursionError):
+            anchors = {}
+    if not anchors:
+        raise ValueError(f"{path} holds no checkpoints as `audit seal --out` writes them")
+    return anchors
 
 
 def is_export(path: str) -> bool:
@@ -170,14 +173,20 @@ def check_decisions(found: Any, told: list[Any], stream: str) -> None:
 def said_of_run(entry: Any) -> Any:
     """Return what an event tells of how its run began or ended; None takes back what was told before."""
     header, kind = entry["header"], entry["header"]["event_type"]
-    payload = {} if "payload" in entry["masked"] else json.loads(entry["body"]["payload"])
+    if kind in ENDS:
+        return {"status": ENDS[kind], "finished_at": header["time"]}
+    if kind not in ("run.started", "run.updated"):
+        return {}
+    is_masked = "payload" in entry["masked"]
+    payload = {} if is_masked else json.loads(entry["body"]["payload"])
+    said: dict[str, Any] = {"is_masked": True} if is_masked else {}
     if kind == "run.started":
-        said = {name: payload.get(name) for name in ("workflow_name", "environment")}
-        return said | {"started_by": header["actor"], "created_at": header["time"]}
-    if kind == "run.updated" and payload.get("status") != payload.get("status_before"):
+        said |= {name: payload.get(name) for name in ("workflow_name", "environment", "status")}
+        said |= {"started_by": header["actor"], "created_at": header["time"]}
+    elif payload.get("status") != payload.get("status_before"):
         ended = payload["status"] == "completed"
-        return {"status": "completed" if ended else None, "finished_at": header["time"] if ended else None}
-    return {"status": ENDS[kind], "finished_at": header["time"]} if kind in ENDS else {}
+        said |= {"status": "completed" if ended else None, "finished_at": header["time"] if ended else None}
+    return said
 
 
 def walk(path: str, parts: Any) -> int:
@@ -199,6 +208,9 @@ def walk(path: str, parts: Any) -> int:
             told += [told_by(entry)] if header["event_type"].removeprefix("gate.") in KINDS else []
     if (end["seq"], end["head"]) != (seq, head) or sealed["seq"] > seq:
         raise Tampered(f"{stream} #{seq + 1}: the end is cut off, there were {end['seq']} entries")
+    status, is_masked = parts["run"]["status"], of_run.pop("is_masked", False)
+    if "created_at" in of_run and not (of_run["status"] or is_masked) and status in ENDS.values():
+        raise Tampered(f"{stream}: it is {status}, and no entry tells that it ended")
     for name, value in of_run.items():
         if value not in (None, parts["run"][name]):
             raise Tampered(f"{stream}: its entries tell that {name} was {value}, not {parts['run'][name]}")
@@ -218,6 +230,8 @@ def check_seal(end: Any, content: Any, key: bytes | None, anchors: Any) -> Any:
         raise Tampered(f"checkpoint {made['number']}: it does not seal this run")
     if anchors.get(made["number"], made["hash"]) != made["hash"]:
         raise Tampered(f"checkpoint {made['number']}: it is not the one kept outside")
+    if anchors and made["number"] not in anchors:
+        yield f"checkpoint {made['number']} is not among those kept outside"
     if key is None or made["algorithm"] != "ed25519":
         yield f"the signature ({made['algorithm']}) was not checked: give the public key with --key"
     elif not is_signed(key, message, made["signature"]):
@@ -255,10 +269,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("export")
     parser.add_argument("--key")
-    parser.add_argument("--against", default=os.devnull)
+    parser.add_argument("--against")
     try:
         given = parser.parse_args()
-        key, anchors = given.key and read_key(given.key), read_anchors(given.against)
+        key = None if given.key is None else read_key(given.key)
+        anchors = {} if given.against is None else read_anchors(given.against)
         count, doubts = verify(given.export, key, anchors)
     except SystemExit as end:  # the parser has said what is wrong
         return 3 if end.code else 0

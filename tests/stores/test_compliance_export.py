@@ -21,10 +21,12 @@ from sqlalchemy import delete, update
 
 from resume_engine import audit_verifier
 from resume_engine.audit_verifier import Tampered, is_signed
+from resume_engine.core.clock import utc_now
 from resume_engine.core.errors import RunNotFoundError
 from resume_engine.core.idempotency import hash_input
-from resume_engine.core.run import Run
+from resume_engine.core.run import Run, RunStatus
 from resume_engine.core.run_change import RunChange
+from resume_engine.core.run_summary import finished
 from resume_engine.storage.chain_verification import ChainVerifier
 from resume_engine.storage.compliance_export import compliance_export
 from resume_engine.storage.open_store import open_store
@@ -311,6 +313,38 @@ def test_results_of_compensations_that_json_lacks_are_shown_once(tmp_path: Path,
             assert made.verdict() == (0, "")
 
 
+@pytest.mark.parametrize("status", ["completed", "cancelled"])
+def test_an_export_of_a_run_that_was_ended_by_hand_tells(tmp_path: Path, status: str) -> None:
+    with open_store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
+        run_id = RunFactory(store).blocked().run_id
+        seal(store, KEY)
+        ended = {"status": status, "finished_at": utc_now(), "blocked_by": None}
+        with store.writing() as conn:
+            conn.execute(update(runs).values({**ended, "version": runs.c.version + 1}))
+        code, words = Export(tmp_path / "export.json", exported(store, run_id)).verdict()
+        assert code == 1 and f"it is {status}, and no entry tells that it ended" in words
+
+
+def test_an_export_of_a_run_whose_end_is_masked_is_no_forgery(tmp_path: Path) -> None:
+    with open_store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
+        run_id = RunFactory(store).pending().run_id
+        before = summary(store, run_id)
+        told = event(run_id=run_id, payload={"password": "hunter2-hunter2", "status": "completed"})
+        after = finished(before, RunStatus.COMPLETED, told.created_at)
+        store.commit(RunChange(before=before, after=after, events=(told,)))
+        seal(store, KEY)
+        for reveal in (False, True):
+            made = Export(tmp_path / "export.json", exported(store, run_id, reveal=reveal))
+            assert made.verdict() == (0, "")
+
+
+def test_runs_that_were_ended_when_they_were_written_down_are_no_forgeries(tmp_path: Path) -> None:
+    with open_store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
+        run_id = RunFactory(store).pending(status=RunStatus.COMPLETED).run_id
+        seal(store, KEY)
+        assert Export(tmp_path / "export.json", exported(store, run_id)).verdict() == (0, "")
+
+
 def test_without_comparing_hashes_the_place_of_a_forgery_is_missed(
     export: Export, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,7 +409,7 @@ def _lines_of_code(source: str) -> set[int]:
 
 def test_the_verifier_is_one_small_file_of_the_standard_library(export: Export, tmp_path: Path) -> None:
     source = Path(audit_verifier.__file__).read_text(encoding="utf-8")
-    assert len(_lines_of_code(source)) < 220
+    assert len(_lines_of_code(source)) < 235
     alone = tmp_path / "verify.py"
     alone.write_text(source, encoding="utf-8")
     export.path.write_bytes(export.content)
@@ -392,6 +426,9 @@ def test_the_verifier_is_one_small_file_of_the_standard_library(export: Export, 
     anchor.write_text(json.dumps(checkpoint | {"hash": "0" * 64}))
     code_found, words = run(str(export.path), "--key", PUBLIC.hex(), "--against", str(anchor))
     assert code_found == 1 and "not the one kept outside" in words
+    anchor.write_text(json.dumps(checkpoint | {"number": 77}))
+    code_found, words = run(str(export.path), "--key", PUBLIC.hex(), "--against", str(anchor))
+    assert code_found == 2 and "checkpoint 1 is not among those kept outside" in words
     for words_of_the_call in (["--key", "nonsense"], ["--against", "nowhere"], ["--unknown"], []):
         assert run(*[str(export.path)] * bool(words_of_the_call), *words_of_the_call)[0] == 3
 
@@ -429,11 +466,13 @@ def test_what_is_no_key_and_no_checkpoint_is_said(
     export.path.write_bytes(export.content)
     nonsense = tmp_path / "nonsense"
     nonsense.write_text("[]")
-    for wrong in (str(private), str(nonsense), "abcd", str(tmp_path)):
+    for wrong in (str(private), str(nonsense), "abcd", str(tmp_path), ""):
         code, words = _ended([str(export.path), "--key", wrong], capsys)
         assert code == 3 and wrong in words
-    code, words = _ended([str(export.path), "--against", str(nonsense)], capsys)
-    assert code == 3 and "holds no checkpoints" in words
+    for no_checkpoints in ("[]", "", "\n \n", "[" * 100_000):
+        nonsense.write_text(no_checkpoints)
+        code, words = _ended([str(export.path), "--against", str(nonsense)], capsys)
+        assert code == 3 and "holds no checkpoints" in words
     assert _ended([str(export.path), "--key", f"{private}.pub"], capsys)[0] == 1  # another key
 
 
