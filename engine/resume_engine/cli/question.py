@@ -53,6 +53,12 @@ class Question(click.Command):
             problem.show()
         except KeyboardInterrupt:
             click.echo("Interrupted: there is no answer.", err=True)
+        except click.exceptions.Exit:
+            raise
+        except Exception as problem:  # whatever it is, 1 would be taken for an answer
+            click.echo(
+                f"There is no answer: {type(problem).__name__}: {one_line(str(problem), 400)}", err=True
+            )
         else:
             return
         raise click.exceptions.Exit(self._unanswered)

@@ -169,6 +169,13 @@ def test_an_interrupted_verification_found_nothing(
     assert result.exit_code == 3 and "Interrupted" in result.stderr
 
 
+@pytest.mark.parametrize("words", [["--since", "9" * 20], ["--run", "\udcff"]])
+def test_what_no_database_takes_is_no_answer(store: SqlCheckpointStore, words: list[str]) -> None:
+    RunFactory(store).completed()
+    result = run("verify", *words)
+    assert result.exit_code == 3 and "There is no answer" in result.stderr
+
+
 def test_a_checkpoint_that_is_not_there_yet_is_named_with_the_newest(
     store: SqlCheckpointStore, key: Path, tmp_path: Path
 ) -> None:
