@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, text, update
 
 from resume_engine.core.actor import Actor, Channel
 from resume_engine.core.audit_chain import CONTROL, entry_hash
@@ -58,6 +58,11 @@ def filled(store: SqlCheckpointStore) -> SqlCheckpointStore:
 
     run-1: #1 run.started, #2 failed step, #3 gate.approved, #4 and #5 completed steps, #6 and #7 events.
     """
+    _fill(store)
+    return store
+
+
+def _fill(store: SqlCheckpointStore) -> None:
     RunFactory(store).every_state()
     run = store.commit(change(new_run(store), failed(0)))
     approval = decision(failure_key="0:0", note="looked at it")
@@ -71,7 +76,6 @@ def filled(store: SqlCheckpointStore) -> SqlCheckpointStore:
     store.commit(RunChange(before=run, after=run, events=(event(note="6"), event(note="7"))))
     store.append_event(event(note="control"))
     assert seal(store, KEY) is not None
-    return store
 
 
 def test_what_was_not_touched_is_intact(filled: SqlCheckpointStore) -> None:
@@ -246,6 +250,46 @@ def test_every_tampering_is_found_where_it_begins(filled: SqlCheckpointStore, wh
     assert report.verdict is Verdict.TAMPERED
     places = [(f.stream, f.seq) for f in report.findings]
     assert (stream, seq) in places if seq else stream in [f.stream for f in report.findings], report.findings
+
+
+UNREADABLE = {
+    "steps under way": ("runs", "in_flight_json", "null", "run-1"),
+    "steps under way without an end": ("runs", "in_flight_json", "[" * 100_000, "run-1"),
+    "the time of a change": ("runs", "updated_at", "yesterday", "run-1"),
+    "the end of a lease": ("runs", "lease_expires_at", "2024-13-45 99:99:99", "run-1"),
+    "the length of a chain": ("runs", "chain_seq", "long", "run-1"),
+    "a counter": ("runs", "steps_completed", "many", "run-1"),
+    "the time of a step": ("step_records", "timestamp", "later", "run-1"),
+    "the output of a step": ("step_records", "output_json", b"\xff", "run-1"),
+    "the time of a decision": ("decisions", "decided_at", "soon", "run-1"),
+    "the ordinal of a decision": ("decisions", "ordinal", "first", "run-1"),
+    "the result of a decision": ("decisions", "result_json", b"\xff", "run-1"),
+    "the time of an event": ("audit_events", "created_at", "once", "run-1"),
+    "the place of an event": ("audit_events", "chain_seq", "next", "run-1"),
+    "the payload of an event": ("audit_events", "payload_json", b"\xff", "run-1"),
+    "the time of a checkpoint": ("audit_checkpoints", "created_at", "never", "checkpoint"),
+    "the signature of a checkpoint": ("audit_checkpoints", "signature", b"\xff", "checkpoint"),
+    "the length of a leaf": ("audit_checkpoint_leaves", "chain_seq", "all", "run-1"),
+    "the length of the control stream": ("audit_streams", "chain_seq", "all", "control"),
+}
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_what_cannot_be_read_is_a_finding_and_everything_else_is_verified(tmp_path: Path, what: str) -> None:
+    """SQLite keeps any value in any column."""
+    table, column, value, stream = UNREADABLE[what]
+    of_run = {"audit_events": "stream", "audit_checkpoint_leaves": "stream"}.get(table, "run_id")
+    condition = f"WHERE {of_run} = 'run-1'" if stream == "run-1" else ""
+    if table == "audit_events":
+        condition = "WHERE stream = 'run-1' AND chain_seq = 3"
+    with open_store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
+        _fill(store)
+        other = RunFactory(store).completed().run_id
+        with unguarded(store) as conn:
+            conn.execute(text(f"UPDATE {table} SET {column} = :value {condition}"), {"value": value})
+            conn.execute(update(step_records).where(step_records.c.run_id == other).values(attempt=7))
+        found = {finding.stream for finding in verified(store).findings}
+        assert {stream, other} <= found <= {stream, other, "checkpoint"}
 
 
 def test_without_comparing_hashes_a_changed_output_is_missed(

@@ -19,10 +19,13 @@ from resume_engine.storage.derived_inputs import MARK
 from resume_engine.storage.payload_codec import LockedText, PayloadCodec
 from resume_engine.storage.rows import AnyRow
 from resume_engine.storage.schema import audit_events, step_records
+from resume_engine.storage.table_base import as_stored
 
 ROWS_PER_FETCH = 500
 EVENT_BODIES = ("payload", "note")
 STEP_BODIES = ("input", "output", "error_message", "error_traceback")
+# What is no moment is a finding of its run: it must not keep the others from being read.
+_EVENT, _STEP = as_stored(audit_events.c), as_stored(step_records.c)
 _COLUMN = {"payload": "payload_json", "input": "input_json", "output": "output_json"}
 _TEXTS = ("note", "error_message", "error_traceback")
 
@@ -49,7 +52,7 @@ class StoredEntry:
     @property
     def order(self) -> tuple[bool, int]:
         """Return what sorts entries of a stream; those without a number come last."""
-        return (self.seq is None, self.seq or 0)
+        return (False, self.seq) if isinstance(self.seq, int) else (True, 0)
 
     def header(self, stream: str, seq: int, prev: str | None, codec: PayloadCodec) -> Header:
         """Return the header of what the row says now, at this place.
@@ -133,9 +136,9 @@ def _event_header(row: AnyRow, stream: str, seq: int, prev: str | None, codec: P
 def entries_of_many(conn: Connection, streams: Sequence[str]) -> dict[str, list[StoredEntry]]:
     """Return all entries of some short streams of runs, each in its order."""
     found: dict[str, list[StoredEntry]] = defaultdict(list)
-    for row in conn.execute(select(audit_events).where(audit_events.c.stream.in_(streams))):
+    for row in conn.execute(select(*_EVENT).where(audit_events.c.stream.in_(streams))):
         found[row.stream].append(StoredEntry(row, is_step=False))
-    for row in conn.execute(select(step_records).where(step_records.c.run_id.in_(streams))):
+    for row in conn.execute(select(*_STEP).where(step_records.c.run_id.in_(streams))):
         found[row.run_id].append(StoredEntry(row, is_step=True))
     for entries in found.values():
         entries.sort(key=lambda entry: entry.order)
@@ -153,7 +156,7 @@ def iter_events(
     """Yield the events of a stream behind one in their order, only those about one run if asked."""
     last = after
     while True:
-        query = select(audit_events).where(audit_events.c.stream == stream, audit_events.c.chain_seq > last)
+        query = select(*_EVENT).where(audit_events.c.stream == stream, audit_events.c.chain_seq > last)
         if only_about is not None:
             query = query.where(audit_events.c.run_id == only_about)
         rows = conn.execute(query.order_by(audit_events.c.chain_seq).limit(ROWS_PER_FETCH)).all()
@@ -168,7 +171,7 @@ def iter_steps(conn: Connection, stream: str) -> Iterator[StoredEntry]:
     at = tuple_(step_records.c.sequence, step_records.c.legacy_duplicate)
     last: tuple[Any, Any] = (-1, -1)
     while True:
-        query = select(step_records).where(step_records.c.run_id == stream, at > last)
+        query = select(*_STEP).where(step_records.c.run_id == stream, at > last)
         query = query.order_by(step_records.c.sequence, step_records.c.legacy_duplicate)
         rows = conn.execute(query.limit(ROWS_PER_FETCH)).all()
         yield from (StoredEntry(row, is_step=True) for row in rows)

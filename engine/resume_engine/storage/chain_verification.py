@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Select, literal, select
@@ -14,8 +15,9 @@ from resume_engine.core.checkpoint import Checkpoint
 from resume_engine.core.errors import RunNotFoundError
 from resume_engine.core.merkle import root_of
 from resume_engine.storage.chain_reader import StoredEntry, entries_of_many, iter_entries, iter_events
-from resume_engine.storage.chain_walk import ChainWalk, walk
+from resume_engine.storage.chain_walk import UNREADABLE, ChainWalk, walk
 from resume_engine.storage.collected_check import CollectedCheck
+from resume_engine.storage.decision_check import COLUMNS as DECISION_COLUMNS
 from resume_engine.storage.decision_check import DecisionCheck
 from resume_engine.storage.rows import AnyRow
 from resume_engine.storage.run_check import COLUMNS, RunCheck
@@ -67,7 +69,8 @@ class ChainVerifier:
         for run_ids in self._batches(None):
             self._check_runs(run_ids)
         self._check_control()
-        self._collected.check(self._walk_on)
+        with self._reading("(none)"):
+            self._collected.check(self._walk_on)
         return self.report
 
     def verify_run(self, run_id: str) -> ChainReport:
@@ -90,19 +93,12 @@ class ChainVerifier:
         unchecked = 0
         with self._store.reading() as conn:
             for made, stored in iter_checkpoints(conn, self._since):
-                number = made.number
-                follows = previous is None or (
-                    number == previous.number + 1 and made.previous_hash == previous.hash
-                )
-                if not follows or (previous is None and not self._since and number != 1):
-                    self._bad_checkpoint(number, "a checkpoint before it is missing or was changed")
-                if stored != made.hash:
-                    self._bad_checkpoint(number, "it is not what was signed", made.hash, stored)
+                with self._reading("checkpoint", made.number):
+                    self._check_place(made, stored, previous)
+                    if only is None or made.number in only:
+                        self._check_root(conn, made)
+                        unchecked += self._check_signature(made) is None
                 previous = made
-                if only is not None and number not in only:
-                    continue
-                self._check_root(conn, made)
-                unchecked += self._check_signature(made) is None
         if previous is not None:
             self.report.checkpoint = previous.number
         else:
@@ -112,6 +108,14 @@ class ChainVerifier:
                 f"{unchecked} checkpoints carry no signature of the key given: give the right one with --key"
             )
         self._check_anchors(previous.number if previous else 0)
+
+    def _check_place(self, made: Checkpoint, stored: str, previous: Checkpoint | None) -> None:
+        number = made.number
+        follows = previous is None or (number == previous.number + 1 and made.previous_hash == previous.hash)
+        if not follows or (previous is None and not self._since and number != 1):
+            self._bad_checkpoint(number, "a checkpoint before it is missing or was changed")
+        if stored != made.hash:
+            self._bad_checkpoint(number, "it is not what was signed", made.hash, stored)
 
     def _check_root(self, conn: Connection, made: Checkpoint) -> None:
         root = root_of(leaf.hash for leaf in leaves_of(conn, made.number)).hex()
@@ -168,11 +172,12 @@ class ChainVerifier:
             found = conn.execute(select(*COLUMNS).where(runs.c.run_id.in_(run_ids))).all()
             sealed = _seals(conn, run_ids)
             decided = _decided(conn, run_ids)
-            is_long = len(found) == 1 and found[0].chain_seq > _ENTRIES_AT_ONCE
+            is_long = len(found) == 1 and _length(found[0]) > _ENTRIES_AT_ONCE
             entries = {} if is_long else entries_of_many(conn, run_ids)
             for run in found:
                 own = iter_entries(conn, run.run_id) if is_long else entries.get(run.run_id, [])
-                self._check_run(run, own, sealed[run.run_id], decided[run.run_id])
+                with self._reading(run.run_id):
+                    self._check_run(run, own, sealed[run.run_id], decided[run.run_id])
         self._progress(self.report.entries)
 
     def _check_run(
@@ -189,6 +194,16 @@ class ChainVerifier:
         problem = None if finding is not None else told.problem(decided) or row.problem(run)
         if problem is not None:
             self.report.add(Finding(stream=run.run_id, seq=None, problem=problem))
+
+    @contextmanager
+    def _reading(self, stream: str, seq: int | None = None) -> Iterator[None]:
+        """Let what cannot be read be a finding, and everything else be verified all the same."""
+        try:
+            yield
+        except UNREADABLE as problem:
+            self.report.add(
+                Finding(stream=stream, seq=seq, problem=f"something in it cannot be read: {problem!r:.80}")
+            )
 
     def _note(self, walked: ChainWalk, finding: Finding | None, sealed: int) -> None:
         self.report.streams += 1
@@ -218,15 +233,16 @@ class ChainVerifier:
                 )
 
     def _check_control(self) -> None:
-        with self._store.reading() as conn:
+        with self._reading(CONTROL), self._store.reading() as conn:
             sealed = _seals(conn, [CONTROL])[CONTROL]
             query = select(audit_streams).where(audit_streams.c.stream == CONTROL)
             end = conn.execute(query).one_or_none()
             entries = self._noting_collected(iter_entries(conn, CONTROL))
             walked, finding = walk(CONTROL, entries, self._store.codec, sealed)
-        finding = finding or walked.end(end.chain_seq if end else 0, end.chain_head if end else None)
-        self._control = walked if finding is None else None
-        self._note(walked, finding, max(sealed, default=0))
+            seq, head = (end.chain_seq, end.chain_head or None) if end else (0, None)
+            finding = finding or walked.end(seq, head)
+            self._control = walked if finding is None else None
+            self._note(walked, finding, max(sealed, default=0))
 
     def _noting_collected(self, entries: Iterable[StoredEntry]) -> Iterator[StoredEntry]:
         for entry in entries:
@@ -249,13 +265,17 @@ def _parts(found: Sequence[AnyRow]) -> Iterator[list[AnyRow]]:
     part: list[AnyRow] = []
     size = 0
     for row in found:
-        if part and size + row.chain_seq > _ENTRIES_AT_ONCE:
+        if part and size + _length(row) > _ENTRIES_AT_ONCE:
             yield part
             part, size = [], 0
         part.append(row)
-        size += row.chain_seq
+        size += _length(row)
     if part:
         yield part
+
+
+def _length(run: AnyRow) -> int:
+    return run.chain_seq if isinstance(run.chain_seq, int) else 0
 
 
 def _seals(conn: Connection, streams: Sequence[str]) -> dict[str, dict[int, str]]:
@@ -267,7 +287,7 @@ def _seals(conn: Connection, streams: Sequence[str]) -> dict[str, dict[int, str]
 
 def _decided(conn: Connection, run_ids: Sequence[str]) -> dict[str, list[AnyRow]]:
     found: dict[str, list[AnyRow]] = defaultdict(list)
-    query = select(decisions).where(decisions.c.run_id.in_(run_ids))
+    query = select(*DECISION_COLUMNS).where(decisions.c.run_id.in_(run_ids))
     for row in conn.execute(query.order_by(decisions.c.ordinal, decisions.c.decision_id)):
         found[row.run_id].append(row)
     return found
@@ -275,5 +295,5 @@ def _decided(conn: Connection, run_ids: Sequence[str]) -> dict[str, list[AnyRow]
 
 def _noting(entries: Iterable[StoredEntry], told: DecisionCheck, row: RunCheck) -> Iterator[StoredEntry]:
     for entry in entries:
+        yield entry  # the walk says what is wrong with it, and does not go on then
         row.take(entry, None if entry.is_step else told.take(entry.row))
-        yield entry

@@ -15,6 +15,17 @@ from resume_engine.storage.derived_inputs import MARK, RunInputs
 from resume_engine.storage.payload_codec import PayloadCodec
 from resume_engine.storage.rows import AnyRow
 
+UNREADABLE = (
+    PayloadError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What comes of rows that hold what none of ours does."""
+
 
 @dataclass
 class ChainWalk:
@@ -32,7 +43,7 @@ class ChainWalk:
 
     def take(self, entry: StoredEntry) -> Finding | None:
         """Go one entry on; return what is wrong with it."""
-        if entry.seq is None or entry.hash is None:
+        if not isinstance(entry.seq, int) or entry.hash is None:
             return self._at(self.seq + 1, "a row was put in that stands in no chain")
         if entry.seq <= self.seq:
             return self._at(entry.seq, "two rows claim this place")
@@ -52,7 +63,7 @@ class ChainWalk:
 
     def end(self, seq: int, head: str | None) -> Finding | None:
         """Return what is wrong with the end that is noted outside the entries."""
-        if (seq, head or None) == (self.seq, self.head):
+        if (seq, head) == (self.seq, self.head):
             return None
         if seq > self.seq:
             return self._at(self.seq + 1, f"the end is cut off: entries up to #{seq} were written")
@@ -64,7 +75,7 @@ class ChainWalk:
         except PayloadLockedError:
             self.locked += 1  # its hash is taken as stored: what follows is checked all the same
             return None
-        except (PayloadError, ValueError, TypeError) as problem:
+        except UNREADABLE as problem:
             return self._at(seq, f"it cannot be read: {problem}")
         if expected != entry.hash:
             return self._at(seq, "it is not what was recorded", expected, entry.hash)
@@ -78,7 +89,7 @@ class ChainWalk:
             given = self._inputs.before(row)
             self._inputs.after(row, None if row.output_json is None else self.codec.decode(row.output_json))
             is_right = not row.input_json.startswith(MARK) or payload_hash(given) == row.input_hash
-        except (PayloadError, ValueError, TypeError) as problem:
+        except UNREADABLE as problem:
             return self._at(seq, f"its input cannot be read: {problem}")
         return None if is_right else self._at(seq, "its input does not follow from what was recorded before")
 

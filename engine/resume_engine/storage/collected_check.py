@@ -9,11 +9,13 @@ from sqlalchemy import Connection, func, literal, select
 from resume_engine.core.audit import EventType
 from resume_engine.core.audit_chain import CONTROL, entry_hash
 from resume_engine.core.chain_report import ChainReport, Finding
-from resume_engine.core.errors import PayloadError, PayloadLockedError
+from resume_engine.core.errors import PayloadLockedError
 from resume_engine.storage.chain_reader import StoredEntry
+from resume_engine.storage.chain_walk import UNREADABLE
 from resume_engine.storage.rows import AnyRow
 from resume_engine.storage.schema import audit_checkpoint_leaves, audit_events, runs
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from resume_engine.storage.table_base import as_stored
 
 _leaves = audit_checkpoint_leaves.c
 
@@ -38,7 +40,7 @@ class CollectedCheck:
             }
         except PayloadLockedError:
             self._is_locked = True
-        except (PayloadError, ValueError, KeyError, TypeError, AttributeError):
+        except UNREADABLE:
             pass  # the walk says what is wrong with it
 
     def check(self, take_newer: Callable[[], None]) -> None:
@@ -67,7 +69,7 @@ class CollectedCheck:
 
     def _unknown_events(self, conn: Connection) -> dict[str, int]:
         is_gone = ~select(literal(1)).where(runs.c.run_id == audit_events.c.stream).exists()
-        left = select(audit_events).where(is_gone, audit_events.c.stream != CONTROL)
+        left = select(*as_stored(audit_events.c)).where(is_gone, audit_events.c.stream != CONTROL)
         left = left.order_by(audit_events.c.stream, audit_events.c.chain_seq)
         unknown: dict[str, int] = {}
         for row in conn.execution_options(yield_per=500).execute(left):
@@ -85,7 +87,7 @@ class CollectedCheck:
         except PayloadLockedError:
             self._report.locked += 1
             return
-        except (PayloadError, ValueError, TypeError) as problem:
+        except UNREADABLE as problem:
             self._report.add(
                 Finding(stream=row.stream, seq=row.chain_seq, problem=f"cannot be read: {problem}")
             )

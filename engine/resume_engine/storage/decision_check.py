@@ -15,9 +15,14 @@ from resume_engine.core.errors import PayloadError
 from resume_engine.core.payload import storable
 from resume_engine.storage import rows
 from resume_engine.storage.payload_codec import LockedText, PayloadCodec
+from resume_engine.storage.schema import decisions
+from resume_engine.storage.table_base import as_stored, unlike_its_column
 
 KIND_OF_EVENT: dict[str, DecisionKind] = {event.value: kind for kind, event in EVENT_OF_KIND.items()}
 """The decision that an event of this type tells of."""
+
+COLUMNS = as_stored(decisions.c)
+"""What a row of a decision has to hold to be compared."""
 
 Gate = tuple[str, str]
 Said = dict[str, Any]
@@ -43,9 +48,12 @@ class DecisionCheck:
         return said
 
     def problem(self, decided: Iterable[rows.AnyRow]) -> str | None:
-        """Return what is wrong with the rows of the run's decisions, in the order of their ordinals."""
+        """Return what is wrong with the rows of the run's decisions, `COLUMNS` of each, by their ordinals."""
         found: dict[Gate, list[rows.AnyRow]] = defaultdict(list)
         for row in decided:
+            wrong = unlike_its_column(COLUMNS, row)
+            if wrong is not None:
+                return f"one of its decisions cannot be read: {wrong}"
             found[(row.failure_key, row.kind)].append(row)
         for gate in [*self._told, *(gate for gate in found if gate not in self._told)]:
             for problem in _unlike(gate, self._told.get(gate, []), found.get(gate, []), self._codec):

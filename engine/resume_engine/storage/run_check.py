@@ -19,11 +19,13 @@ from resume_engine.core.run import FINISHED_STATUSES, RunStatus
 from resume_engine.core.run_summary import Failure, RunSummary
 from resume_engine.core.step_record import FailureClassification
 from resume_engine.storage import rows, run_rows
+from resume_engine.storage.chain_walk import UNREADABLE
 from resume_engine.storage.payload_codec import LockedText, PayloadCodec
 from resume_engine.storage.run_told import RunTold, ToldFailure
 from resume_engine.storage.schema import runs
+from resume_engine.storage.table_base import as_stored, unlike_its_column
 
-COLUMNS = [*run_rows.SUMMARY_COLUMNS, runs.c.initial_input_json]
+COLUMNS = as_stored([*run_rows.SUMMARY_COLUMNS, runs.c.initial_input_json])
 """What a row has to hold to be compared."""
 
 
@@ -32,11 +34,13 @@ class RunCheck(RunTold):
 
     def problem(self, row: rows.AnyRow) -> str | None:
         """Return what is wrong with the row of the run, one of `COLUMNS`."""
+        wrong = unlike_its_column(COLUMNS, row)
+        if wrong is not None:
+            return f"its row cannot be read: {wrong}"
         try:
-            run = run_rows.summary_from_row(row, self._codec)
-        except (KeyError, ValueError) as problem:
-            return f"its row cannot be read: {problem}"
-        return next(self._problems(run, row), None)
+            return next(self._problems(run_rows.summary_from_row(row, self._codec), row), None)
+        except UNREADABLE as problem:
+            return f"its row cannot be read: {problem!r:.80}"
 
     def _problems(self, run: RunSummary, row: rows.AnyRow) -> Iterator[str]:
         yield from self._wrong_start(run)

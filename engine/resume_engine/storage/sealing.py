@@ -21,6 +21,7 @@ from resume_engine.storage.schema import (
 )
 from resume_engine.storage.signing import Signer
 from resume_engine.storage.sql_store import SqlCheckpointStore
+from resume_engine.storage.table_base import as_stored
 
 _leaves = audit_checkpoint_leaves.c
 OVERLAP = 5_000
@@ -153,7 +154,7 @@ def _values(made: Checkpoint, signature: str) -> dict[str, Any]:
 
 
 def _by_number() -> Select[Any]:
-    return select(audit_checkpoints)
+    return select(*as_stored(audit_checkpoints.c))
 
 
 def _last_ids(conn: Connection) -> tuple[int, int]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Column, DateTime, Dialect, MetaData, TypeDecorator
+from sqlalchemy import Column, ColumnElement, DateTime, Dialect, MetaData, TypeDecorator, type_coerce
 
 from resume_engine.core.clock import as_utc
 
@@ -45,6 +45,43 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value.tzinfo is UTC:
             return value
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class _StoredDateTime(UtcDateTime):
+    """Leave what is no moment as it is."""
+
+    cache_ok = True
+    python_type = datetime
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        """Return what reads a value, whatever it is."""
+        read = super().result_processor(dialect, coltype)
+
+        def as_it_is(value: Any) -> Any:
+            try:
+                return read(value)
+            except (ValueError, TypeError):
+                return value
+
+        return as_it_is
+
+
+def as_stored(columns: Iterable[Column[Any]]) -> list[ColumnElement[Any]]:
+    """Return columns that give what is no moment as it is, for those who look for such among other rows."""
+    return [
+        type_coerce(column, _StoredDateTime()).label(column.name)
+        if isinstance(column.type, UtcDateTime)
+        else column
+        for column in columns
+    ]
+
+
+def unlike_its_column(columns: Sequence[ColumnElement[Any]], row: Any) -> str | None:
+    """Return what in a row of such columns is no value of its type, None if all are."""
+    for column, value in zip(columns, row, strict=True):
+        if value is not None and not isinstance(value, column.type.python_type):
+            return f"{column.key} is {value!r:.80}"
+    return None
 
 
 def plain_column(column: Column[Any]) -> Column[Any]:
