@@ -252,6 +252,19 @@ def test_every_tampering_is_found_where_it_begins(filled: SqlCheckpointStore, wh
     assert (stream, seq) in places if seq else stream in [f.stream for f in report.findings], report.findings
 
 
+@pytest.mark.parametrize("head", ["", "0" * 64])
+def test_a_run_that_was_put_in_by_hand_has_no_entry(filled: SqlCheckpointStore, head: str) -> None:
+    """No guard stands before it: an insert is what starting a run is."""
+    with filled.writing() as conn:
+        row = conn.execute(select(runs).where(runs.c.run_id == "run-1")).one()._asdict()
+        conn.execute(insert(runs), row | {"run_id": "forged", "chain_seq": 0, "chain_head": head})
+    assert [f.stream for f in verified(filled).findings] == ["forged"]
+    with filled.writing() as conn:
+        values = {"chain_head": None, "version": runs.c.version + 1}
+        conn.execute(update(runs).where(runs.c.run_id == "forged").values(values))
+    assert ["it has no entry" in f.problem for f in verified(filled).findings] == [True]
+
+
 UNREADABLE = {
     "steps under way": ("runs", "in_flight_json", "null", "run-1"),
     "steps under way without an end": ("runs", "in_flight_json", "[" * 100_000, "run-1"),

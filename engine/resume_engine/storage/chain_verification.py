@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Select, literal, select
+from sqlalchemy import Connection, Select, func, literal, select
 
+from resume_engine.core.audit import EventType
 from resume_engine.core.audit_chain import CONTROL
 from resume_engine.core.chain_report import ChainReport, Finding
 from resume_engine.core.checkpoint import Checkpoint
@@ -36,6 +38,7 @@ from resume_engine.storage.sql_store import SqlCheckpointStore
 Progress = Callable[[int], None]
 _leaves = audit_checkpoint_leaves.c
 _RUNS_PER_FETCH = 200
+_NEVER = datetime.min.replace(tzinfo=UTC)
 _ENTRIES_AT_ONCE = 2_000
 
 
@@ -59,6 +62,7 @@ class ChainVerifier:
         self._anchors = {anchor.number: anchor for anchor in anchors}
         self.report = ChainReport()
         self._collected = CollectedCheck(store, self.report)
+        self._chain_started: datetime | None = None
         self._control: ChainWalk | None = None  # where the walk along a control stream that is whole stands
 
     def verify_all(self) -> ChainReport:
@@ -177,11 +181,12 @@ class ChainVerifier:
             for run in found:
                 own = iter_entries(conn, run.run_id) if is_long else entries.get(run.run_id, [])
                 with self._reading(run.run_id):
-                    self._check_run(run, own, sealed[run.run_id], decided[run.run_id])
+                    self._check_run(conn, run, own, sealed[run.run_id], decided[run.run_id])
         self._progress(self.report.entries)
 
     def _check_run(
         self,
+        conn: Connection,
         run: AnyRow,
         entries: Iterable[StoredEntry],
         sealed: Mapping[int, str],
@@ -192,8 +197,18 @@ class ChainVerifier:
         finding = finding or walked.end(run.chain_seq, run.chain_head)
         self._note(walked, finding, max(sealed, default=0))
         problem = None if finding is not None else told.problem(decided) or row.problem(run)
+        if walked.seq == 0 and finding is None and not self._is_older(conn, run):
+            problem = "it has no entry: nothing tells that anybody started it"
         if problem is not None:
             self.report.add(Finding(stream=run.run_id, seq=None, problem=problem))
+
+    def _is_older(self, conn: Connection, run: AnyRow) -> bool:
+        """Return whether a run was there before there was a chain: one of those may have no entry."""
+        if self._chain_started is None:
+            is_start = audit_events.c.event_type == EventType.AUDIT_CHAIN_STARTED.value
+            query = select(func.min(audit_events.c.created_at)).where(audit_events.c.stream == CONTROL)
+            self._chain_started = conn.execute(query.where(is_start)).scalar() or _NEVER
+        return bool(run.created_at < self._chain_started)
 
     @contextmanager
     def _reading(self, stream: str, seq: int | None = None) -> Iterator[None]:
