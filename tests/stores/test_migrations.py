@@ -15,7 +15,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, inspect, text
+from sqlalchemy import Engine, create_engine, inspect, text, update
 
 from resume_engine import audit_verifier
 from resume_engine.core.checkpoint_store import ResumeEngine
@@ -401,6 +401,64 @@ def test_a_message_of_0_2_0_that_no_other_database_would_hold_is_no_tampering(
             export = tmp_path / "export.json"
             export.write_text("".join(compliance_export(store, run_id)), encoding="utf-8")
             assert audit_verifier.verify(str(export), None, {})[0] > 0
+
+
+OF_OLD_RUNS: list[dict[str, Any]] = [
+    {"status": status, "blocked_by": None} for status in ("failed", "paused", "pending", "running")
+]
+NO_FAILURE = {
+    f"failure_{name}": None
+    for name in ("step_index", "step_name", "sequence", "classification", "error_type", "message")
+}
+
+
+@pytest.mark.parametrize(
+    "values", [*OF_OLD_RUNS, *(values | NO_FAILURE for values in OF_OLD_RUNS[:2])], ids=str
+)
+def test_gates_of_runs_of_0_2_0_are_not_opened_by_hand(
+    upgraded: SqlCheckpointStore, values: dict[str, Any]
+) -> None:
+    with upgraded.reading() as conn:
+        query = "SELECT run_id FROM runs WHERE blocked_by = 'human_approval' AND status = 'failed'"
+        closed = conn.execute(text(query)).scalars().all()
+    assert closed
+    for one in closed:
+        with upgraded.writing() as conn:
+            statement = update(schema.runs).where(schema.runs.c.run_id == one)
+            conn.execute(statement.values({**values, "version": schema.runs.c.version + 1}))
+    found = ChainVerifier(upgraded, key=NoKey()).verify_all().findings
+    assert {f.stream for f in found} == set(closed)
+    assert all("who opened it" in f.problem for f in found)
+
+
+def test_a_run_of_0_2_0_that_was_left_running_may_be_called_failed(legacy_url: str) -> None:
+    """The migration took its last failure for one that its executor would try again."""
+    engine = create_engine(legacy_url)
+    with engine.begin() as conn:
+        conn.execute(text("UPDATE runs SET status = 'running' WHERE status = 'failed'"))
+    engine.dispose()
+    with open_store(legacy_url, check_schema=False) as store:
+        store.upgrade_schema()
+    with open_store(legacy_url) as store:
+        assert ChainVerifier(store, key=NoKey()).verify_all().findings == []
+        for row in legacy_rows("runs"):
+            run = store.get_run(row["run_id"])
+            if run is not None and run.status is RunStatus.RUNNING:
+                run.status = RunStatus.FAILED
+                store.update_run(run)
+        assert ChainVerifier(store, key=NoKey()).verify_all().findings == []
+
+
+def test_a_run_of_0_2_0_without_records_has_no_entry(legacy_url: str) -> None:
+    engine = create_engine(legacy_url)
+    with engine.begin() as conn:
+        run_ids = conn.execute(text("SELECT run_id FROM runs WHERE status = 'completed'")).scalars().all()
+        conn.execute(text("DELETE FROM step_records WHERE run_id = :id"), {"id": run_ids[0]})
+    engine.dispose()
+    with open_store(legacy_url, check_schema=False) as store:
+        store.upgrade_schema()
+    with open_store(legacy_url) as store:
+        assert ChainVerifier(store, key=NoKey()).verify_all().findings == []
 
 
 def _with_another_failure(legacy_url: str, of: str, classification: str) -> None:

@@ -82,6 +82,12 @@ CHANGES: dict[str, tuple[Make, dict[str, Any], str]] = {
         {"status": "paused", "blocked_by": None, **NO_FAILURE},
         "who opened it",
     ),
+    "a failure whose gate is left": (RunFactory.blocked, NO_FAILURE, "its failure is not there"),
+    "a gate of a run that did not fail": (
+        RunFactory.running,
+        {"blocked_by": "human_approval"},
+        "its failure is not there",
+    ),
     "a gate of a failure that retries": (_tried_again_in_prod, OPEN, "its gate prod_resume_ack"),
     "a gate of another class": (
         RunFactory.blocked,

@@ -80,17 +80,25 @@ class RunCheck(RunTold):
             yield f"it ended at {moment_text(run.finished_at)}, and its entries tell {moment_text(at)}"
 
     def _wrong_gates(self, run: RunSummary) -> Iterator[str]:
+        if run.failure is None and run.blocked_by:
+            yield f"its gate {run.blocked_by[0]} is closed, and its failure is not there"
+            return
         for failure in self._failures.values():
-            if self._started is None and (run.failure is None or run.failure.key != failure.key):
+            is_current = run.failure is not None and run.failure.key == failure.key
+            if self._started is None and not is_current and not self._is_hidden(run, failure):
                 continue  # 0.2.0 let runs go on whose gates were closed
             needs = failure.needs(run.environment, rolling_back=self._rolling_back)
             missing = [a for a in needs if (failure.key, a.value) not in self._opened]
-            is_current = run.failure is not None and run.failure.key == failure.key
             closed = run.blocked_by if is_current or not run.blocked_by else missing
             open_ones = [action for action in missing if action not in closed]
             if open_ones and not _is_tried_again(run, failure):
                 yield f"its gate {open_ones[0]} about {failure.key} is open, and no entry tells who opened it"
         yield from self._wrong_ends(run)
+
+    def _is_hidden(self, run: RunSummary, failure: ToldFailure) -> bool:
+        """Return whether a run of 0.2.0 lacks the failure that the migration had to write into its row."""
+        is_left = run.status in (RunStatus.FAILED, RunStatus.PAUSED) and not self._status_was_set
+        return run.failure is None and is_left and failure.record is self._last_step
 
     def _wrong_ends(self, run: RunSummary) -> Iterator[str]:
         if run.status not in UNUSED_STATUSES or run.failure is None:

@@ -62,6 +62,7 @@ class RunTold:
         self._opened: set[tuple[str, str]] = set()  # failure key and kind
         self._deciders: set[tuple[str | None, str | None]] = set()
         self._ends: dict[tuple[str, str], str] = {}  # of decisions that opened a gate, until they are used
+        self._last_step: rows.AnyRow | None = None
         self._rolling_back = False
         self._first_inputs: set[str] = set()  # of the attempts of the first step
         self._first_is_done = False
@@ -86,6 +87,8 @@ class RunTold:
     def _step(self, row: rows.AnyRow) -> None:
         index = row.step_index
         self._note_input(row)
+        if not row.step_name.startswith(COMPENSATION_PREFIX):
+            self._last_step = row
         if self._counts(row):
             self._ends.clear()  # what was decided is used
         if row.status in COMPLETED_STATUSES:
