@@ -23,6 +23,7 @@ from resume_engine.core.failure_classifier import TransientStepError
 from resume_engine.core.payload import payload_hash
 from resume_engine.core.policy import NO_POLICY
 from resume_engine.core.run import Environment, Run, RunStatus
+from resume_engine.core.run_change import RunChange
 from resume_engine.core.step_record import FailureClassification
 from resume_engine.storage.chain_verification import ChainVerifier
 from resume_engine.storage.encryption import EncryptedCodec
@@ -34,6 +35,7 @@ from resume_engine.storage.signing import SecretKey
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.factories import RunFactory, ago, steps
 from tests.guards import unguarded
+from tests.stores.changes import completed, event, summary
 from tests.stores.under_policy import ACK, ANA, APPROVE, HOUR, TWO, blocked, rule, wanted
 
 KEY = SecretKey("a secret of the tests, long enough")
@@ -233,7 +235,27 @@ def _between(engine: ResumeEngine) -> None:
     _given(engine, {"amount": 2})
 
 
-@pytest.mark.parametrize("go_on", [_two_by_hand, _second_first, _between])
+def _appended(engine: ResumeEngine) -> None:
+    """Written by another client: it held nothing, and the executor that vanished held the input."""
+    run = summary(engine.store)  # type: ignore[arg-type]
+    claimed = run.evolve(initial_input_hash=payload_hash({"amount": 1}))
+    engine.store.commit(RunChange(before=run, after=claimed, initial_input={"amount": 1}))
+    engine.store.append_step("run-1", completed(0))
+
+
+def _appended_after_an_interruption(engine: ResumeEngine) -> None:
+    run = summary(engine.store)  # type: ignore[arg-type]
+    claimed = run.evolve(initial_input_hash=payload_hash({"amount": 1}))
+    told = event(run_id="run-1", event_type="run.interrupted", failure_key="0:0:1")
+    change = RunChange(before=run, after=claimed, initial_input={"amount": 1}, events=(told,))
+    engine.store.commit(change)
+    _given(engine, {"amount": 2})
+
+
+@pytest.mark.parametrize(
+    "go_on",
+    [_two_by_hand, _second_first, _between, _appended, _appended_after_an_interruption],
+)
 def test_steps_executed_by_hand_may_have_another_input(
     store: SqlCheckpointStore, go_on: Callable[[ResumeEngine], None]
 ) -> None:

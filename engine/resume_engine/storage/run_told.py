@@ -105,6 +105,7 @@ class RunTold:
         if row.step_index:
             self._input_is_known &= bool(self._first_inputs)
         else:
+            self._input_is_known &= row.worker is not None  # else it was made by another client
             self._first_inputs.add(row.input_hash)
             self._first_is_done |= row.status in COMPLETED_STATUSES
 
@@ -155,7 +156,7 @@ class RunTold:
         self._input_is_known &= bool(self._first_inputs)  # else the first step may be executed by hand
 
     def _interrupted(self, row: rows.AnyRow, payload: dict[str, Any]) -> None:
-        self._ends.clear()
+        self._resumed(row, payload)
         key = row.failure_key or ""
         index = key.partition(":")[0]
         if index.isdigit():
