@@ -89,3 +89,8 @@ def test_what_is_there_already_can_be_read(
     assert page_store.get_run("abc/status") == run
     listed = key_of(app, Role.AUDITOR).get("/runs").json["runs"]
     assert [found["run_id"] for found in listed] == ["abc/status"]
+
+
+def test_no_run_takes_the_name_of_the_audit_of_everything_else(app: Flask) -> None:
+    answer = key_of(app, Role.RUNNER).post("/start_run", json={"workflow_name": "w", "run_id": "control"})
+    assert answer.status_code == 400 and answer.json["detail"].startswith("run_id: 'control' names the audit")

@@ -10,6 +10,7 @@ import unicodedata
 from dataclasses import replace
 from datetime import datetime
 
+from resume_engine.core.audit_chain import CONTROL
 from resume_engine.core.errors import InvalidValueError, ResumeBlockedError, RunFinishedError
 from resume_engine.core.idempotency import generate_idempotency_key
 from resume_engine.core.payload import as_recorded
@@ -99,6 +100,8 @@ def check_new_run(run: Run) -> None:
             f"no address can hold {run.run_id!r}: begin it with something else than a slash, "
             "and put no . or .. alone between slashes",
         )
+    if run.run_id == CONTROL:
+        raise InvalidValueError("run_id", f"{CONTROL!r} names the audit of what changes no run: take another")
     if any(unicodedata.category(character) == "Cc" for character in run.run_id):
         raise InvalidValueError(
             "run_id",
