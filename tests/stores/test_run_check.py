@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +20,7 @@ from resume_engine.core.clock import utc_now
 from resume_engine.core.decisions import decide
 from resume_engine.core.engine import ResumeEngine
 from resume_engine.core.errors import ResumeBlockedError
-from resume_engine.core.failure_classifier import TransientStepError
+from resume_engine.core.failure_classifier import PermanentStepError, TransientStepError
 from resume_engine.core.payload import payload_hash
 from resume_engine.core.policy import NO_POLICY
 from resume_engine.core.run import Environment, Run, RunStatus
@@ -303,6 +304,20 @@ def test_both_gates_are_open_once_both_were_opened(store: SqlCheckpointStore) ->
     for kind in (APPROVE, ACK):
         decide(store, wanted(kind, ANA), HOUR)
         assert findings(store, "run-1") == []
+
+
+@pytest.mark.parametrize("kind", ["permanent", "partial"])
+@pytest.mark.parametrize("fails_again", [False, True])
+def test_a_gate_that_was_opened_by_hand_and_passed_stays_found(
+    store: SqlCheckpointStore, kind: str, fails_again: bool
+) -> None:
+    factory = RunFactory(store)
+    run_id = factory.blocked(kind).run_id
+    write(store, run_id, OPEN)
+    plan = steps(3, fail_at=1, error=PermanentStepError("again")) if fails_again else steps(3)
+    with suppress(PermanentStepError):
+        factory.engine.resume(run_id, plan)
+    assert "was passed, and no entry tells who opened it" in findings(store, run_id)[0]
 
 
 def test_a_step_does_not_become_a_compensation(store: SqlCheckpointStore) -> None:

@@ -45,6 +45,8 @@ class RunCheck(RunTold):
     def _problems(self, run: RunSummary, row: rows.AnyRow) -> Iterator[str]:
         yield from self._wrong_start(run)
         yield from self._wrong_end(run)
+        if self._passed is not None:
+            yield "its gate {} about {} was passed, and no entry tells who opened it".format(*self._passed)
         if run.status not in FINISHED_STATUSES:
             yield from self._wrong_gates(run)
             yield from self._wrong_failure(run, row)

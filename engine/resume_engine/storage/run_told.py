@@ -30,6 +30,7 @@ _ENDS = {
 }
 _FAILED = StepStatus.FAILED.value
 _CLASSES: dict[Any, FailureClassification] = {one.value: one for one in FailureClassification}
+_ENVIRONMENTS: dict[Any, Environment] = {one.value: one for one in Environment}
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class RunTold:
         self._deciders: set[tuple[str | None, str | None]] = set()
         self._ends: dict[tuple[str, str], str] = {}  # of decisions that opened a gate, until they are used
         self._last_step: rows.AnyRow | None = None
+        self._passed: tuple[str, str] | None = None  # gate and failure key
         self._rolling_back = False
         self._first_inputs: set[str] = set()  # of the attempts of the first step
         self._first_is_done = False
@@ -95,6 +97,7 @@ class RunTold:
             if self._failures and not row.legacy_duplicate:
                 self._completed(row)
         elif row.status == _FAILED and self._counts(row):
+            self._passes(index)
             classification = _CLASSES.get(row.failure_classification, FailureClassification.PERMANENT)
             self._failures[index] = ToldFailure(f"{index}:{row.sequence}", row.step_name, classification, row)
 
@@ -115,7 +118,23 @@ class RunTold:
         if self._rolling_back:
             self._failures.clear()
         else:
+            self._passes(row.step_index)
             self._failures.pop(row.step_index, None)
+
+    def _passes(self, index: int) -> None:
+        """Note the first gate that was passed though nobody opened it: its step was executed again.
+
+        What is only transient its executor may try again by itself.
+        """
+        failure, started = self._failures.get(index), self._started
+        if failure is None or failure.record is None or started is None or self._rolling_back:
+            return
+        environment = _ENVIRONMENTS.get(started[1].get("environment"))
+        if environment is None or failure.classification is FailureClassification.TRANSIENT:
+            return
+        for action in failure.needs(environment, rolling_back=False):
+            if (failure.key, action.value) not in self._opened:
+                self._passed = self._passed or (action.value, failure.key)
 
     def _counts(self, row: rows.AnyRow) -> bool:
         """Return whether a record moves its run: compensations do so only while it is rolled back."""
