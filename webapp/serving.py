@@ -134,7 +134,8 @@ def _finish(server: Any, connections: dict[int, Any]) -> None:
 
 
 def _is_under_way(channel: HTTPChannel) -> bool:
-    return bool(channel.requests or channel.request is not None or channel.total_outbufs_len)
+    arriving = channel.connected and channel.request is not None
+    return bool(channel.requests or channel.total_outbufs_len or arriving)
 
 
 def settle() -> None:

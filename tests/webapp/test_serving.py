@@ -115,7 +115,9 @@ def test_a_request_that_is_still_arriving_is_answered_and_no_new_one(app: Flask,
         time.sleep(0.2)
         stop()
         with pytest.raises(OSError):
-            socket.create_connection(connection.sock.getpeername())
+            for _ in range(100):  # until the signal has arrived
+                socket.create_connection(connection.sock.getpeername()).close()
+                time.sleep(0.05)
         connection.sock.sendall(b"\r\n")
         return connection.sock.recv(15)
 
