@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from resume_engine.core.execution import MESSAGE_MAX_CHARACTERS, TRACEBACK_MAX_CHARACTERS
+from resume_engine.core.failed_attempt import MESSAGE_MAX_CHARACTERS, TRACEBACK_MAX_CHARACTERS
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.remote.conftest import Caller
 from tests.remote.test_runner_calls import RUN, failure, start, step

@@ -25,7 +25,6 @@ from resume_engine.core.errors import (
     StaleRunError,
     StepTimeoutError,
 )
-from resume_engine.core.failed_attempt import TRACEBACK_MAX_CHARACTERS as TRACEBACK_MAX_CHARACTERS
 from resume_engine.core.failed_attempt import failed_attempt, shortened
 from resume_engine.core.failure_classifier import FailureRule
 from resume_engine.core.idempotency import generate_idempotency_key

@@ -167,8 +167,10 @@ class RunTold:
         self._status_was_set = True
         if status == RunStatus.COMPLETED.value:
             self._ended = self._ended or (RunStatus.COMPLETED, row.created_at)
-        else:
-            self._ended = None  # runs of the demo are opened again, on record
+        elif self._ended is not None:  # a run of the demo is opened again, on record, whatever it waited for
+            self._ended = None
+            failures = self._failures.values()
+            self._opened |= {(failure.key, action.value) for failure in failures for action in GateAction}
 
     def _resumed(self, _: rows.AnyRow, __: dict[str, Any]) -> None:
         self._ends.clear()
