@@ -104,7 +104,9 @@ class RunExecution:
         self, step: Step, index: int, state: WorkflowState, follows_from: int
     ) -> StepRecord:
         """Return the record of an attempt whose input follows from the record, as `prepare` would."""
-        if self._store.max_input_characters is not None:
+        most = self._store.max_input_characters
+        # Written with spaces and then as a JSON string it grows to four times its length at most.
+        if most is not None and 4 * state.length > most:
             self._assert_fits(step.name, index, encode(state.data))
         self._state = state
         input_hash = state.input_hash()

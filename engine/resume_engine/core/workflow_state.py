@@ -45,6 +45,11 @@ class WorkflowState:
         self._write(output)
         return True
 
+    @property
+    def length(self) -> int:
+        """Return how many characters the canonical text has, about."""
+        return sum(map(len, self._texts)) + len(self._texts)
+
     def input_hash(self) -> str:
         """Return what `hash_input` returns for the fields."""
         return hashlib.sha256(f"{{{','.join(self._texts)}}}".encode()).hexdigest()
