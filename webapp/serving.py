@@ -109,12 +109,23 @@ def serve(app: Flask, settings: Settings, listening: socket.socket | None = None
         clear_untrusted_proxy_headers=settings.proxy_hops == 0,
     )
     server.channel_class = _Channel
-    before = {number: signal.signal(number, _stop) for number in STOP_SIGNALS}
-    settle()
+    asked: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        # Only noted: raised in the middle of anything, say of a finalizer, an exit may be lost.
+        if asked:
+            raise SystemExit  # a second signal waits for nobody
+        asked.append(number)
+        server.pull_trigger()
+
+    before = {number: signal.signal(number, stop) for number in STOP_SIGNALS}
     try:
-        wasyncore.loop(server.adj.asyncore_loop_timeout, map=connections)
-    except SystemExit:
+        settle()
+        while not asked:
+            wasyncore.loop(server.adj.asyncore_loop_timeout, map=connections, count=1)
         _finish(server, connections)
+    except SystemExit:
+        pass
     finally:
         gc.unfreeze()
         for number, handler in before.items():
@@ -145,7 +156,3 @@ def settle() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-def _stop(number: int, frame: FrameType | None) -> Any:
-    raise SystemExit(0)

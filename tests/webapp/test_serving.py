@@ -235,3 +235,21 @@ def test_a_taken_port_is_said_with_the_way_out(settings: Settings) -> None:
 def test_an_address_that_is_not_ours(settings: Settings) -> None:
     with pytest.raises(PortTakenError):
         listen(replace(settings, host="192.0.2.1", port=0))
+
+
+def test_a_signal_that_comes_in_a_finalizer_is_not_lost(
+    app: Flask, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is raised there goes nowhere: Python says so and goes on."""
+
+    class Last:
+        def __del__(self) -> None:
+            stop()
+
+    monkeypatch.setattr(serving, "settle", Last)
+    again = threading.Timer(10, stop)
+    again.start()
+    settings = replace(settings, port=0)
+    serve(app, settings, listen(settings))
+    assert again.is_alive(), "only the second signal ended it"
+    again.cancel()
