@@ -93,8 +93,7 @@ def test_compensate(runs: RunFactory, visit: Visit, working: Working) -> None:
     ana.record_compensation('{"refund_id": "r-1",\n "cents" 120}')
     ana.sees("at line 2, column 10")
     assert status(runs, run) is RunStatus.FAILED
-    focused = ana.page.evaluate("document.activeElement.name")
-    assert focused == "result"  # the mistake is where the cursor is
+    ana.page.wait_for_function("document.activeElement.name === 'result'")  # the cursor is at the mistake
     ana.record_compensation('{"refund_id": "r-1", "cents": 120}', "Refunded by hand")
     ana.sees("Refunded by hand")
     with working(CLAIMS):

@@ -73,8 +73,10 @@ def answers_when_stopped(
     listening = listen(replace(settings, port=0))
 
     def ask() -> None:
-        connection = HTTPConnection("127.0.0.1", listening.getsockname()[1], timeout=20)
+        port = listening.getsockname()[1]
+        connection = HTTPConnection("127.0.0.1", port, timeout=20)
         try:
+            is_served(port)
             answers.append(visit(connection))
         except OSError:
             answers.append(b"")
@@ -86,6 +88,14 @@ def answers_when_stopped(
     serve(app, settings, listening)
     asking.join(20)
     return answers
+
+
+def is_served(port: int) -> None:
+    """Wait until the server answers somebody: then it has taken everything that came before."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("GET", "/health")
+    assert connection.getresponse().read()
+    connection.close()
 
 
 def stop() -> None:
@@ -112,7 +122,7 @@ def test_a_request_that_is_still_arriving_is_answered_and_no_new_one(app: Flask,
     def visit(connection: HTTPConnection) -> bytes:
         connection.connect()
         connection.sock.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n")
-        time.sleep(0.2)
+        is_served(connection.port)
         stop()
         with pytest.raises(OSError):
             for _ in range(100):  # until the signal has arrived
@@ -125,13 +135,16 @@ def test_a_request_that_is_still_arriving_is_answered_and_no_new_one(app: Flask,
 
 
 def test_a_long_answer_is_fetched_to_its_end(app: Flask, settings: Settings) -> None:
+    asked = threading.Event()
+
     @public
     def long() -> str:
+        asked.set()
         return "x" * 30_000_000
 
     def visit(connection: HTTPConnection) -> bytes:
         connection.request("GET", "/long")
-        time.sleep(0.5)
+        assert asked.wait(10)
         stop()
         return connection.getresponse().read()[-1:]
 
@@ -143,7 +156,7 @@ def test_it_does_not_wait_for_ever(app: Flask, settings: Settings, monkeypatch: 
     def visit(connection: HTTPConnection) -> bytes:
         connection.connect()
         connection.sock.sendall(b"GET /health HTTP/1.1\r\n")
-        time.sleep(0.2)
+        is_served(connection.port)
         stop()
         return connection.sock.recv(15)
 
