@@ -76,6 +76,19 @@ def _decide_there(operator: Caller, run_id: str, *kinds: str) -> None:
         assert answer.status_code < 300, answer.text
 
 
+def _decided_again(
+    engine: ResumeEngine, forwarding: Forwarding, operator: Caller, manual_clock: clock.ManualClock
+) -> str:
+    """Return a run whose approval ended after it was adopted, and that was approved and acknowledged anew."""
+    run_id = _failed_in_prod(engine, forwarding)
+    _decide_there(operator, run_id, "human_approval")
+    forwarding.forward(run_id)
+    manual_clock.advance(7200)
+    _decide_there(operator, run_id, "human_approval", "prod_resume_ack")
+    forwarding.forward(run_id)
+    return run_id
+
+
 def _assert_intact(store: SqlCheckpointStore) -> None:
     assert seal(store, KEY) is not None
     assert ChainVerifier(store, key=KEY).verify_all().verdict is Verdict.INTACT
@@ -85,12 +98,7 @@ def test_what_ended_and_was_decided_again_there_lets_the_run_go_on_here(
     here: SqlCheckpointStore, forwarding: Forwarding, operator: Caller, manual_clock: clock.ManualClock
 ) -> None:
     engine = ResumeEngine(here)
-    run_id = _failed_in_prod(engine, forwarding)
-    _decide_there(operator, run_id, "human_approval")
-    forwarding.forward(run_id)
-    manual_clock.advance(7200)
-    _decide_there(operator, run_id, "human_approval", "prod_resume_ack")
-    forwarding.forward(run_id)
+    run_id = _decided_again(engine, forwarding, operator, manual_clock)
     assert engine.resume(run_id, [("charge", lambda *_: {"charged": 1})]).status is RunStatus.COMPLETED
     kinds = [event.event_type for event in here.list_events(run_id)]
     assert kinds == [
@@ -109,12 +117,7 @@ def test_what_ends_after_it_was_adopted_closes_the_gates_here(
     here: SqlCheckpointStore, forwarding: Forwarding, operator: Caller, manual_clock: clock.ManualClock
 ) -> None:
     engine = ResumeEngine(here)
-    run_id = _failed_in_prod(engine, forwarding)
-    _decide_there(operator, run_id, "human_approval")
-    forwarding.forward(run_id)
-    manual_clock.advance(7200)
-    _decide_there(operator, run_id, "human_approval", "prod_resume_ack")
-    forwarding.forward(run_id)
+    run_id = _decided_again(engine, forwarding, operator, manual_clock)
     manual_clock.advance(7200)
     blockers = [blocker.required_action for blocker in engine.get_resume_blockers(run_id)]
     assert blockers == ["human_approval", "prod_resume_ack"]

@@ -15,11 +15,9 @@ from resume_engine.core.retry import Backoff, RetryPolicy
 from resume_engine.core.run import RunStatus
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step import Step
-from resume_engine.storage import http_transport
 from resume_engine.storage.remote_backend import RemoteCheckpointStore
 from resume_engine.storage.sql_store import SqlCheckpointStore
 from tests.remote.conftest import Caller
-from webapp.api import bodies
 
 MOST = 9_900_000 - sent_length(encode({"x": ""}))  # characters in the one field
 LONG = "é" * 20_000  # six bytes each when it is sent
@@ -51,10 +49,6 @@ def _row(store: SqlCheckpointStore, run_id: str) -> RunSummary:
     found = store.load_summary(run_id)
     assert found is not None
     return found
-
-
-def test_the_client_knows_what_the_control_plane_takes() -> None:
-    assert http_transport.MAX_REQUEST_BYTES == bodies.MAX_PAYLOAD_BYTES
 
 
 @pytest.mark.parametrize("size", [MOST + 1, 11_000_000])

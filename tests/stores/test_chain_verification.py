@@ -384,7 +384,6 @@ def test_runs_that_are_collected_while_others_are_verified_are_no_finding(
 
 
 def test_whether_runs_were_collected_cannot_be_told_without_the_key(tmp_path: Path) -> None:
-    pytest.importorskip("cryptography")
     url = f"sqlite:///{tmp_path / 'sealed.db'}"
     with open_store(url, codec=EncryptedCodec([EncryptedCodec.generate_key()])) as store:
         with at(ago(days=100)):
@@ -397,7 +396,6 @@ def test_whether_runs_were_collected_cannot_be_told_without_the_key(tmp_path: Pa
 
 
 def test_sealed_payloads_and_new_keys_leave_the_chain_whole(tmp_path: Path) -> None:
-    pytest.importorskip("cryptography")
 
     url = f"sqlite:///{tmp_path / 'sealed.db'}"
     with open_store(url, codec=PLAIN) as plain:

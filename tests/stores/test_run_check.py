@@ -330,7 +330,6 @@ def test_a_step_does_not_become_a_compensation(store: SqlCheckpointStore) -> Non
 
 
 def test_what_is_sealed_is_compared_as_far_as_it_can_be(tmp_path: Any) -> None:
-    pytest.importorskip("cryptography")
     url = f"sqlite:///{tmp_path / 'sealed.db'}"
     codec = EncryptedCodec([EncryptedCodec.generate_key()])
     with open_store(url, codec=codec) as store:

@@ -6,6 +6,7 @@ from typing import Any
 
 from flask import Flask, Response, abort, current_app, request
 
+from resume_engine.core.payload import MAX_REQUEST_BYTES
 from resume_engine.core.permissions import Permission
 from webapp.extensions import current_settings
 from webapp.json_input import JsonInputError, read_object
@@ -23,7 +24,7 @@ class StrictRequest(WholeRequest):
         return self.strict_json
 
 
-MAX_PAYLOAD_BYTES = 10_000_000
+MAX_PAYLOAD_BYTES = MAX_REQUEST_BYTES
 """What a runner sends may carry inputs and outputs; everything else is as short as a form."""
 
 

@@ -10,6 +10,8 @@ from resume_engine.core import codec
 from resume_engine.core.errors import PayloadError
 from resume_engine.core.idempotency import canonical_json, hash_input
 
+MAX_REQUEST_BYTES = 10_000_000
+"""What a control plane takes at once, and a client sends."""
 _SAME_WHEN_READ = frozenset({str, int, float, bool, type(None)})
 
 

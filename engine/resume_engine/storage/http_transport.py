@@ -25,8 +25,6 @@ from resume_engine.storage.remote_errors import raised_again
 
 PROTOCOL_HEADER = "OrchestrateOS-Protocol"
 RETRY_SECONDS = 30.0
-MAX_REQUEST_BYTES = 10_000_000
-"""What a control plane takes at once."""
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 2.0
 _BUSY = frozenset({429, 502, 503, 504})  # answered by somebody who did nothing
 _NAMES = ("httpx", "httpx2")

@@ -30,7 +30,7 @@ from resume_engine.core.messages import (
     read_summary,
 )
 from resume_engine.core.outside_writes import check_new_run, check_record, check_run
-from resume_engine.core.payload import from_text, is_storable, storable
+from resume_engine.core.payload import MAX_REQUEST_BYTES, from_text, is_storable, storable
 from resume_engine.core.process_identity import is_gone
 from resume_engine.core.resume_gates import ResumeBlocker
 from resume_engine.core.run import Run
@@ -38,7 +38,7 @@ from resume_engine.core.run_change import RunChange
 from resume_engine.core.run_summary import RunSummary
 from resume_engine.core.step_record import StepRecord
 from resume_engine.core.store import CheckpointStore
-from resume_engine.storage.http_transport import MAX_REQUEST_BYTES, RETRY_SECONDS, HttpTransport
+from resume_engine.storage.http_transport import RETRY_SECONDS, HttpTransport
 from resume_engine.storage.old_server import OldServer
 from resume_engine.storage.plain_step import plain_step
 from resume_engine.storage.remote_change import change_request

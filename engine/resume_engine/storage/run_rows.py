@@ -30,8 +30,8 @@ SUMMARY_COLUMNS = [
     runs.c.in_flight_json,
 ]
 _STATUSES = {status.value: status for status in RunStatus}
-_CLASSES = {failure.value: failure for failure in FailureClassification}
-_ENVIRONMENTS = {environment.value: environment for environment in Environment}
+CLASSES = {failure.value: failure for failure in FailureClassification}
+ENVIRONMENTS = {environment.value: environment for environment in Environment}
 
 
 def summary_from_row(
@@ -40,7 +40,7 @@ def summary_from_row(
     """Return the summary held by a row that begins with `SUMMARY_COLUMNS`; a list reads fifty of them."""
     values: dict[str, Any] = dict(zip(PLAIN_FIELDS, row, strict=False))
     values["status"] = _STATUSES[values["status"]]
-    values["environment"] = _ENVIRONMENTS[values["environment"]]
+    values["environment"] = ENVIRONMENTS[values["environment"]]
     values["blocked_by"] = _split_actions(values["blocked_by"])
     values["failure"] = _failure(row[_FAILURE], codec)
     values["in_flight"] = _in_flight_from_text(row.in_flight_json)
@@ -52,7 +52,7 @@ def _failure(found: Sequence[Any], codec: PayloadCodec) -> Failure | None:
     values = dict(zip(_FAILURE_FIELDS, found, strict=True))
     if values["sequence"] is None:
         return None
-    values["classification"] = _CLASSES[values["classification"]]
+    values["classification"] = CLASSES[values["classification"]]
     values["message"] = codec.decode_text(values["message"] or "")
     return Failure(**values)
 

@@ -22,6 +22,7 @@ from resume_engine.storage import rows
 from resume_engine.storage.chain_reader import StoredEntry
 from resume_engine.storage.decision_check import Said
 from resume_engine.storage.payload_codec import PayloadCodec
+from resume_engine.storage.run_rows import CLASSES, ENVIRONMENTS
 
 _ENDS = {
     EventType.RUN_COMPLETED.value: RunStatus.COMPLETED,
@@ -29,8 +30,6 @@ _ENDS = {
     EventType.RUN_ROLLED_BACK.value: RunStatus.CANCELLED,
 }
 _FAILED = StepStatus.FAILED.value
-_CLASSES: dict[Any, FailureClassification] = {one.value: one for one in FailureClassification}
-_ENVIRONMENTS: dict[Any, Environment] = {one.value: one for one in Environment}
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ class RunTold:
                 self._completed(row)
         elif row.status == _FAILED and self._counts(row):
             self._passes(index)
-            classification = _CLASSES.get(row.failure_classification, FailureClassification.PERMANENT)
+            classification = CLASSES.get(row.failure_classification, FailureClassification.PERMANENT)
             self._failures[index] = ToldFailure(f"{index}:{row.sequence}", row.step_name, classification, row)
 
     def _note_input(self, row: rows.AnyRow) -> None:
@@ -129,7 +128,7 @@ class RunTold:
         failure, started = self._failures.get(index), self._started
         if failure is None or failure.record is None or started is None or self._rolling_back:
             return
-        environment = _ENVIRONMENTS.get(started[1].get("environment"))
+        environment = ENVIRONMENTS.get(str(started[1].get("environment")))
         if environment is None or failure.classification is FailureClassification.TRANSIENT:
             return
         for action in failure.needs(environment, rolling_back=False):
@@ -181,7 +180,7 @@ class RunTold:
         key = row.failure_key or ""
         index = key.partition(":")[0]
         if index.isdigit():
-            classification = _CLASSES.get(payload.get("classification"))
+            classification = CLASSES.get(str(payload.get("classification")))
             self._failures[int(index)] = ToldFailure(key, payload.get("step_name"), classification)
 
     def _expired(self, row: rows.AnyRow, payload: dict[str, Any]) -> None:
